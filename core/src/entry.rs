@@ -1,0 +1,78 @@
+//! Events that have their place.
+
+use bytes::Bytes;
+
+use crate::event::Event;
+use crate::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
+
+/// The bytes beside an event.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// The event has none.
+    None,
+    /// As received; stored and handed on without re-encoding.
+    Bytes(Bytes),
+    /// Destroyed; only the hash is left.
+    Stripped {
+        /// BLAKE3 of the bytes that were here.
+        hash: [u8; 32],
+    },
+}
+
+impl Payload {
+    /// The bytes, when they are still here.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::None | Self::Stripped { .. } => None,
+        }
+    }
+}
+
+/// Shows sizes only: bodies never reach logs (I-8).
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => write!(f, "None"),
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Stripped { .. } => write!(f, "Stripped"),
+        }
+    }
+}
+
+/// One event at one place of one feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The feed.
+    pub feed: FeedId,
+    /// The place, from 1.
+    pub seq: SeqId,
+    /// Messages up to and including this entry.
+    pub ordinal: Ordinal,
+    /// The server's clock; never decreases within a feed.
+    pub time_ms: TimeMs,
+    /// Who caused it.
+    pub sender: Uid,
+    /// What happened.
+    pub event: Event,
+    /// The bytes beside it.
+    pub payload: Payload,
+}
+
+/// Where a feed ends. All zero for a feed that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Head {
+    /// `seq_id` of the newest entry, 0 when there is none.
+    pub seq: SeqId,
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// Its time.
+    pub time_ms: TimeMs,
+}
+
+impl Head {
+    /// The head after this entry.
+    pub fn of(entry: &Entry) -> Self {
+        Self { seq: entry.seq, ordinal: entry.ordinal, time_ms: entry.time_ms }
+    }
+}

@@ -1,0 +1,310 @@
+//! What readers get. Plain data: front ends give it their own wire types.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use feedlog_core::entry::Entry;
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, Role};
+use feedlog_core::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
+use feedlog_core::rows::Fate;
+
+/// An entry as one reader may see it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The entry. Its payload is `Payload::None` when this reader may not see it: recalled messages, edits of
+    /// recalled messages. For an edited message it is the payload of the newest edit, and a `MessageSent` carries the
+    /// content type of that edit.
+    pub entry: Entry,
+    /// The previous entry that this reader was entitled to, 0 when there is none.
+    pub prev_seq: SeqId,
+    /// What happened to it since, for messages.
+    pub fate: Option<Box<Fate>>,
+}
+
+/// Why entries are not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoneReason {
+    /// Past their `expires_ms`.
+    Expired,
+    /// Payload destroyed.
+    Erased,
+    /// Older than the reader's membership.
+    BeforeJoin,
+}
+
+/// Entries `from..=to` are not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone {
+    /// First.
+    pub from: SeqId,
+    /// Last.
+    pub to: SeqId,
+    /// Why.
+    pub reason: GoneReason,
+}
+
+/// Which page of a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryQuery {
+    /// Entries after a place, ascending.
+    After(SeqId),
+    /// Entries before a place, descending.
+    Before(SeqId),
+    /// Entries around a place, ascending.
+    Around(SeqId),
+    /// Messages by ordinal, ascending from `position` (1 is the oldest; negative counts from the newest, -1).
+    Position(i64),
+}
+
+/// A page of history.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The feed.
+    pub feed: FeedId,
+    /// The durable head when the page was read.
+    pub head: SeqId,
+    /// The first place this reader is entitled to.
+    pub first: SeqId,
+    /// In the order of the query.
+    pub entries: Vec<View>,
+    /// What lies in the covered range and is not shown.
+    pub gone: Vec<Gone>,
+    /// Where the next page begins: the `last_seq_id` (or `before`, or `position`) to ask with; `None` at the end.
+    pub next: Option<i64>,
+}
+
+/// A feed as a caller sees it.
+#[derive(Debug, Clone)]
+pub struct FeedInfo {
+    /// The feed.
+    pub feed: FeedId,
+    /// Who may read and write.
+    pub kind: FeedKind,
+    /// For people.
+    pub title: Option<Arc<str>>,
+    /// How one becomes a member.
+    pub join: JoinMode,
+    /// What a member sees of the time before joining.
+    pub history: HistoryMode,
+    /// A JSON object of the creator's. Only for members.
+    pub meta: Option<Arc<str>>,
+    /// The caller's role, `None` when not a member.
+    pub role: Option<Role>,
+    /// The durable head, 0 for callers who may only know of the feed.
+    pub head: SeqId,
+    /// Members now.
+    pub member_count: u64,
+    /// When it was created.
+    pub created_ms: TimeMs,
+    /// The two users of a direct feed.
+    pub pair: Option<(Uid, Uid)>,
+}
+
+/// One row of the conversation list.
+#[derive(Debug, Clone)]
+pub struct Conversation {
+    /// The feed.
+    pub info: FeedInfo,
+    /// The caller's read mark.
+    pub read_seq: SeqId,
+    /// Unread messages.
+    pub unread: u64,
+    /// Those of them that mention the caller.
+    pub mentions: u64,
+    /// Messages the caller owes an answer.
+    pub unreplied: u64,
+    /// On top.
+    pub pinned: bool,
+    /// Muted until then, 0 = not.
+    pub muted_until_ms: TimeMs,
+    /// The newest message the caller may see.
+    pub last: Option<View>,
+    /// Time of the newest entry.
+    pub active_ms: TimeMs,
+}
+
+/// A page with an opaque place to go on from.
+#[derive(Debug, Clone)]
+pub struct Paged<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Give it back to get the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// A member as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Who.
+    pub uid: Uid,
+    /// The role.
+    pub role: Role,
+    /// The entry of joining.
+    pub joined_seq: SeqId,
+    /// When.
+    pub joined_ms: TimeMs,
+}
+
+/// A pending request to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// Who.
+    pub uid: Uid,
+    /// The entry of asking.
+    pub seq: SeqId,
+    /// When.
+    pub time_ms: TimeMs,
+    /// Why.
+    pub reason: Option<Arc<str>>,
+}
+
+/// The caller's marks in a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// Read up to here.
+    pub read_seq: SeqId,
+    /// Received up to here.
+    pub received_seq: SeqId,
+}
+
+/// Unread of one feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// The feed.
+    pub feed: FeedId,
+    /// Messages.
+    pub unread: u64,
+    /// Those that mention the caller.
+    pub mentions: u64,
+    /// The caller's read mark.
+    pub read_seq: SeqId,
+    /// Whether the feed is muted now.
+    pub muted: bool,
+}
+
+/// Unread of one feed with its reasons.
+#[derive(Debug, Clone)]
+pub struct ExplainedUnread {
+    /// The figures.
+    pub unread: Unread,
+    /// Counted seq ranges, ascending, at most a page of them.
+    pub counted: Vec<(SeqId, SeqId)>,
+    /// Messages after the mark that do not count, each with the first rule that leaves it out.
+    pub left_out: Vec<(SeqId, LeftOut)>,
+    /// The lists stop here because they reached their limit; 0 when complete.
+    pub truncated_at: SeqId,
+}
+
+/// The rule that leaves a message out of unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// The caller sent it.
+    Own,
+    /// Kind system.
+    System,
+    /// Recalled.
+    Recalled,
+    /// Payload destroyed.
+    Erased,
+    /// Expired.
+    Expired,
+}
+
+/// Unread over all feeds of the caller.
+#[derive(Debug, Clone)]
+pub struct UnreadTotal {
+    /// Over all feeds.
+    pub total: u64,
+    /// Without muted feeds.
+    pub total_unmuted: u64,
+    /// Mentions over all feeds.
+    pub mentions: u64,
+    /// Feeds with something unread.
+    pub feeds: Vec<Unread>,
+}
+
+/// Somebody waits for the caller's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreplied {
+    /// Where.
+    pub feed: FeedId,
+    /// The oldest message that waits.
+    pub seq: SeqId,
+    /// Its sender.
+    pub from: Uid,
+    /// Its time.
+    pub waiting_since_ms: TimeMs,
+    /// How many wait in this feed.
+    pub count: u64,
+}
+
+/// Who has received and read a message.
+#[derive(Debug, Clone)]
+pub struct Receipts {
+    /// Members other than the sender whose received mark covers it.
+    pub delivered: u64,
+    /// Whose read mark covers it.
+    pub read: u64,
+    /// A page of members.
+    pub members: Vec<ReceiptRow>,
+    /// The next page.
+    pub next: Option<String>,
+}
+
+/// One member's receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptRow {
+    /// Who.
+    pub uid: Uid,
+    /// When the mark that covers it was set, `None` when it does not.
+    pub received_ms: Option<TimeMs>,
+    /// Likewise for reading.
+    pub read_ms: Option<TimeMs>,
+}
+
+/// What an attachment delivers, in order per feed.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// An entry, replayed or live.
+    Entry(Arc<View>),
+    /// Entries that lie here and are not shown.
+    Gone(FeedId, Gone),
+    /// Once: everything up to these heads was delivered; what follows is live.
+    CaughtUp(Vec<(FeedId, SeqId)>),
+    /// This feed ends for this reader: removed, or no longer allowed.
+    Ended(FeedId),
+}
+
+/// Which feeds to attach to.
+#[derive(Debug, Clone)]
+pub enum AttachTo {
+    /// These, each after a place.
+    Feeds(Vec<(FeedId, SeqId)>),
+    /// All feeds of the caller, also those joined later; after the places named, from the head for the others.
+    Mine(Vec<(FeedId, SeqId)>),
+}
+
+/// Proof for the caller that its entries are durable. Made only in `append.rs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    pub(crate) done: feedlog_core::command::Done,
+}
+
+impl Receipt {
+    /// What became of the command.
+    pub fn done(&self) -> &feedlog_core::command::Done {
+        &self.done
+    }
+}
+
+/// Payload with media type, as a front end hands it in.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// Media type.
+    pub content_type: Arc<str>,
+    /// Bytes as received.
+    pub bytes: Bytes,
+}
+
+/// Number of messages up to a place.
+pub type Position = Ordinal;
