@@ -1,1 +1,5 @@
-//! placeholder
+//! The front ends of feedlog: thin projections of its log.
+//!
+//! A front end holds a [`feedlog_service::Gate`] per principal and nothing below it.
+
+pub mod http;
