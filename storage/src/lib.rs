@@ -3,6 +3,8 @@
 //! [`Engine`] is the narrow waist: its only write is [`Engine::commit`]. Everything above speaks of feeds, entries and
 //! typed rows; everything below is bytes in ordered tables.
 
+mod kv;
+
 use std::path::Path;
 
 use bytes::Bytes;
