@@ -255,4 +255,6 @@ pub struct Done {
     pub time_ms: TimeMs,
     /// Nothing was appended: this had been done before.
     pub duplicate: bool,
+    /// `Join` where approval is needed: a request was filed (or was pending already) and waits for a decision.
+    pub requested: bool,
 }

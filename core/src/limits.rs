@@ -28,6 +28,8 @@ pub const CREATE_MEMBERS_MAX: usize = 1000;
 pub const REACTION_KEYS_MAX: usize = 32;
 /// Ordinals that share one row of counted sets; the width of [`crate::rows::Bits`].
 pub const COUNT_BLOCK_ORDINALS: u64 = 256;
+/// Most edits of one message.
+pub const EDITS_MAX: usize = 100;
 /// How long a sender may recall or edit, unless configured otherwise: two minutes.
 pub const RECALL_WINDOW_MS_DEFAULT: u64 = 120_000;
 /// Most messages that one expiry entry names.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Head};
 use crate::event::{FeedKind, HistoryMode, JoinMode, Role, Scope};
 use crate::ids::{ClientMsgId, FeedId, Ordinal, ReactionKey, SeqId, TimeMs, Uid};
 use crate::limits::COUNT_BLOCK_ORDINALS;
@@ -157,6 +157,8 @@ pub struct FeedState {
     pub pair: Option<(Uid, Uid)>,
     /// Who created it.
     pub creator: Uid,
+    /// The owner of a group; `None` for other kinds.
+    pub owner: Option<Uid>,
     /// When.
     pub created_ms: TimeMs,
     /// How many members there are now (groups and direct feeds).
@@ -333,7 +335,7 @@ pub struct Counts {
     pub gone: Bits,
     /// Kind system: not unread.
     pub system: Bits,
-    /// Asks for nothing: declined by `to_reply`, or auto or system without `to_reply`.
+    /// Direct feeds: asks for nothing: declined by `to_reply`, or auto or system without `to_reply`.
     pub quiet: Bits,
     /// Groups: asks every member of that moment for an answer.
     pub ask_all: Bits,
@@ -364,6 +366,8 @@ pub struct Fate {
     pub recalled: Option<Recalled>,
     /// The newest edit.
     pub edited: Option<SeqId>,
+    /// The edits before it, ascending: erasing or expiring the message destroys their payloads too.
+    pub earlier_edits: Vec<SeqId>,
     /// The MessagesExpired entry.
     pub expired: Option<SeqId>,
     /// The MessagesErased entry.
@@ -393,6 +397,8 @@ pub struct RowsError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 pub trait Rows {
     /// The row as of now.
     fn get(&mut self, key: &RowKey) -> Result<Option<RowValue>, RowsError>;
+    /// The durable head of another feed than the one being decided; all zero when it does not exist.
+    fn head(&mut self, feed: &FeedId) -> Result<Head, RowsError>;
     /// An entry as of now, `None` beyond the head.
     fn entry(&mut self, feed: &FeedId, seq: SeqId) -> Result<Option<Entry>, RowsError>;
     /// Writes a row, or removes it with `None`.
