@@ -1,1 +1,3 @@
-//! placeholder
+//! The binary and its wiring; no message logic.
+
+pub mod config;

@@ -1,0 +1,326 @@
+//! The configuration: a TOML file, overridden by `FEEDLOG__SECTION__KEY`, overridden by flags.
+//!
+//! Unknown keys are refused with the nearest known name; wrong types are named. Without any configuration the server
+//! listens on loopback only and creates an administrator's token.
+
+mod keys;
+mod value;
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+pub use keys::{Auth, Config, Http, Limits, Log, Service, Shutdown, Storage, Telemetry};
+pub use value::{Engine, LogFormat, Secret};
+
+use keys::{KEYS, Key, SECTIONS};
+
+/// Environment variables with this prefix are keys: `FEEDLOG__HTTP__ADDR`.
+pub const ENV_PREFIX: &str = "FEEDLOG__";
+
+/// Why the configuration was refused. All problems found, not only the first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.join("\n"))]
+pub struct ConfigError {
+    /// One line each; values are not repeated.
+    pub problems: Vec<String>,
+}
+
+impl ConfigError {
+    fn one(problem: impl Into<String>) -> Self {
+        Self { problems: vec![problem.into()] }
+    }
+}
+
+impl Config {
+    /// The configuration of a file (none: the defaults) and of the environment. Secrets stay out of errors.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not TOML, a key is unknown, or a value has the wrong type or is out of
+    /// bounds.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = match file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|err| ConfigError::one(format!("{}: {err}", path.display())))?,
+            None => String::new(),
+        };
+        let env = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            name.starts_with(ENV_PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
+        });
+        Self::parse(&text, env)
+    }
+
+    /// As [`Config::load`], from text and given variables.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn parse(text: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let mut config = Self::default();
+        let mut problems = Vec::new();
+        // The parser's own message quotes the line, which may hold a secret: only its place and kind are told.
+        let table: toml::Table = text.parse().map_err(|err: toml::de::Error| {
+            let line =
+                err.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            ConfigError::one(format!("not TOML: line {line}: {}", err.message()))
+        })?;
+        for (section, value) in &table {
+            if !SECTIONS.iter().any(|(name, _)| name == section) {
+                let known = SECTIONS.iter().map(|(name, _)| *name);
+                problems.push(unknown("section", &format!("[{section}]"), section, known));
+                continue;
+            }
+            let Some(keys) = value.as_table() else {
+                problems
+                    .push(format!("{section}: expected a section [{section}], found {}", value.type_str()));
+                continue;
+            };
+            for (name, value) in keys {
+                match find(section, name) {
+                    None => problems.push(unknown_key(section, name)),
+                    Some(key) if !(key.set_toml)(&mut config, value) => {
+                        problems.push(format!(
+                            "{section}.{name}: expected {}, found {}",
+                            key.expected,
+                            described(value)
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        let mut env: Vec<_> = env.into_iter().collect();
+        env.sort();
+        for (variable, value) in env {
+            let path = variable.strip_prefix(ENV_PREFIX).unwrap_or(&variable).to_lowercase();
+            let found = path.split_once("__").and_then(|(section, name)| find(section, name));
+            match found {
+                None => {
+                    let known = KEYS.iter().map(variable_of).collect::<Vec<_>>();
+                    problems.push(unknown(
+                        "environment variable",
+                        &variable,
+                        &variable,
+                        known.iter().map(String::as_str),
+                    ));
+                }
+                Some(key) if !(key.set_text)(&mut config, &value) => {
+                    problems.push(format!("{variable}: expected {}", key.expected));
+                }
+                Some(_) => {}
+            }
+        }
+        config.check_bounds(&mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
+    }
+
+    fn check_bounds(&self, problems: &mut Vec<String>) {
+        let mut check = |ok: bool, problem: &str| {
+            if !ok {
+                problems.push(problem.to_owned());
+            }
+        };
+        let payload_max = feedlog_core::limits::PAYLOAD_BYTES_MAX as u64;
+        check(
+            (1..=payload_max).contains(&self.limits.payload_max_bytes),
+            "limits.payload_max_bytes: expected 1 to 16777216",
+        );
+        check(
+            self.http.batch_max_bytes >= self.limits.payload_max_bytes,
+            "http.batch_max_bytes: is smaller than limits.payload_max_bytes",
+        );
+        check(
+            (8 << 10..=1 << 20).contains(&self.http.header_max_bytes),
+            "http.header_max_bytes: expected 8192 to 1048576",
+        );
+        check(self.http.connections_max > 0, "http.connections_max: expected 1 or more");
+        check(
+            self.http.connections_per_address_max > 0,
+            "http.connections_per_address_max: expected 1 or more",
+        );
+        check((1..=10_000).contains(&self.http.h2_streams_max), "http.h2_streams_max: expected 1 to 10000");
+        check(self.http.keep_alive_ms >= 100, "http.keep_alive_ms: expected 100 or more");
+        check(self.http.stream_feeds_max > 0, "http.stream_feeds_max: expected 1 or more");
+        check(self.http.websocket_in_flight_max > 0, "http.websocket_in_flight_max: expected 1 or more");
+        check(
+            self.http.tls_cert_file.is_some() == self.http.tls_key_file.is_some(),
+            "http.tls_cert_file and http.tls_key_file: set both or none",
+        );
+        check(self.service.shards <= 256, "service.shards: expected 0 to 256");
+        check(self.service.mailbox_max > 0, "service.mailbox_max: expected 1 or more");
+        check(self.service.attachments_max > 0, "service.attachments_max: expected 1 or more");
+        check(self.storage.cache_bytes >= 1 << 20, "storage.cache_bytes: expected 1048576 or more");
+        for (value, name) in [
+            (self.limits.requests_per_principal_per_second, "limits.requests_per_principal_per_second"),
+            (self.limits.requests_per_principal_burst, "limits.requests_per_principal_burst"),
+            (self.limits.requests_per_address_per_second, "limits.requests_per_address_per_second"),
+            (self.limits.requests_per_address_burst, "limits.requests_per_address_burst"),
+            (self.limits.auth_failures_per_address_per_minute, "limits.auth_failures_per_address_per_minute"),
+        ] {
+            check(u32::try_from(value).is_ok(), &format!("{name}: expected at most 4294967295"));
+        }
+        if self.telemetry.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
+            check(false, "telemetry.otlp_endpoint: this binary was built without the feature `otlp`");
+        }
+        for name in &self.auth.jwt_algorithms {
+            check(
+                ["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"].contains(&name.as_str()),
+                "auth.jwt_algorithms: expected names among HS256, HS384, HS512, RS256, ES256, EdDSA",
+            );
+        }
+    }
+
+    /// Whether callers can prove who they are without the store's own tokens.
+    pub fn has_auth(&self) -> bool {
+        self.auth.admin_token.is_some() || self.has_jwt()
+    }
+
+    /// Whether JWTs are accepted.
+    pub fn has_jwt(&self) -> bool {
+        self.auth.jwt_hmac_file.is_some()
+            || self.auth.jwt_public_key_file.is_some()
+            || self.auth.jwt_jwks_file.is_some()
+    }
+
+    /// Secure by default: says why this address must not be served. `has_tokens`: the store holds an unrevoked token
+    /// of an earlier run.
+    ///
+    /// # Errors
+    /// With what to set.
+    pub fn check_bind(&self, dev: bool, has_tokens: bool) -> Result<(), ConfigError> {
+        let addr = self.http.addr;
+        if addr.ip().is_loopback() {
+            return Ok(());
+        }
+        if dev {
+            return Err(ConfigError::one(format!(
+                "--dev opens everything and therefore listens on loopback only, not on {addr}; use 127.0.0.1 or [::1]"
+            )));
+        }
+        let mut problems = Vec::new();
+        if !self.has_auth() && !has_tokens {
+            problems.push(format!(
+                "{addr} is reachable by others and no auth is configured: set auth.admin_token \
+                 (FEEDLOG__AUTH__ADMIN_TOKEN) or a JWT key, or create a token on loopback first"
+            ));
+        }
+        if self.http.tls_cert_file.is_none() && !self.http.plain_text {
+            problems.push(format!(
+                "{addr} is reachable by others and TLS is not configured: set http.tls_cert_file and \
+                 http.tls_key_file, or http.plain_text = true when a proxy in front ends TLS"
+            ));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// The configuration as TOML, secrets masked. Keys that are not set are left out.
+    pub fn show(&self) -> String {
+        let mut out = String::new();
+        for (section, _) in SECTIONS {
+            let _ = writeln!(out, "[{section}]");
+            for key in keys_of(section) {
+                if let Some(value) = (key.show)(self) {
+                    let _ = writeln!(out, "{} = {value}", key.name);
+                }
+            }
+            out.push('\n');
+        }
+        out.truncate(out.trim_end().len());
+        out.push('\n');
+        out
+    }
+
+    /// Section → key → value for programs, secrets masked, `null` where not set.
+    pub fn show_json(&self) -> serde_json::Value {
+        let mut out = serde_json::Map::new();
+        for (section, _) in SECTIONS {
+            let keys = keys_of(section).map(|key| {
+                let value = (key.show)(self).and_then(|text| {
+                    let table: toml::Table = format!("v = {text}").parse().ok()?;
+                    serde_json::to_value(table.get("v")?).ok()
+                });
+                (key.name.to_owned(), value.unwrap_or(serde_json::Value::Null))
+            });
+            out.insert((*section).to_owned(), keys.collect::<serde_json::Map<_, _>>().into());
+        }
+        out.into()
+    }
+
+    /// The example file: every key with its meaning and default, commented out. `docs/feedlog.example.toml` is this.
+    pub fn example() -> String {
+        let mut out = String::from(
+            "# feedlog: every key with its default. Copy this file, remove the leading `#` of what you change, and check it\n\
+             # with `feedlog config check --config FILE`. Each key can also be set as FEEDLOG__SECTION__KEY in the\n\
+             # environment, which overrides the file; flags override both. Unknown keys are refused.\n",
+        );
+        let defaults = Self::default();
+        for (section, docs) in SECTIONS {
+            out.push('\n');
+            for line in *docs {
+                let _ = writeln!(out, "#{line}");
+            }
+            let _ = writeln!(out, "[{section}]");
+            for key in keys_of(section) {
+                out.push('\n');
+                for line in key.doc {
+                    let _ = writeln!(out, "#{line}");
+                }
+                match (key.show)(&defaults) {
+                    Some(value) => {
+                        let _ = writeln!(out, "#{} = {value}", key.name);
+                    }
+                    None => {
+                        let _ = writeln!(out, "# Not set by default. Example:");
+                        let _ = writeln!(out, "#{} = {}", key.name, key.example.unwrap_or("\"\""));
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+fn keys_of(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+fn variable_of(key: &Key) -> String {
+    format!("{ENV_PREFIX}{}__{}", key.section.to_uppercase(), key.name.to_uppercase())
+}
+
+/// The type of a value, and the value itself only where it cannot be a secret.
+fn described(value: &toml::Value) -> String {
+    match value {
+        toml::Value::Integer(_) | toml::Value::Boolean(_) | toml::Value::Float(_) => {
+            format!("{} {value}", value.type_str())
+        }
+        _ => value.type_str().to_owned(),
+    }
+}
+
+fn unknown_key(section: &str, name: &str) -> String {
+    let path = format!("{section}.{name}");
+    // The same name in another section is what was meant more often than a similar name in this one.
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return format!("unknown key {path}; did you mean {}.{}?", key.section, key.name);
+    }
+    unknown("key", &path, name, keys_of(section).map(|key| key.name))
+}
+
+fn unknown<'a>(what: &str, shown: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known
+        .map(|candidate| (strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase()), candidate))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((score, candidate)) if score > 0.6 => {
+            format!("unknown {what} {shown}; did you mean {candidate}?")
+        }
+        _ => format!("unknown {what} {shown}; `feedlog config show` lists all"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Every key of the configuration: section, name with its unit, type, default and meaning. Everything else — reading,
+//! checking, the environment, `config show`, the example file — follows from this list.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::value::{Engine, LogFormat, Secret, Value};
+
+/// What the machinery knows of one key.
+pub(super) struct Key {
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    pub(super) doc: &'static [&'static str],
+    pub(super) expected: &'static str,
+    /// An example for a key without a default.
+    pub(super) example: Option<&'static str>,
+    pub(super) set_toml: fn(&mut Config, &toml::Value) -> bool,
+    pub(super) set_text: fn(&mut Config, &str) -> bool,
+    pub(super) show: fn(&Config) -> Option<String>,
+}
+
+macro_rules! keys {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $type:ident {$(
+            $(#[doc = $doc:literal])+
+            $(#[example = $example:literal])?
+            $name:ident: $value:ty = $default:expr;
+        )+}
+    )+) => {
+        /// The whole configuration, checked for types. Times in milliseconds, sizes in bytes.
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct Config {
+            $($(#[doc = $section_doc])+ pub $section: $type,)+
+        }
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $type {
+                $($(#[doc = $doc])+ pub $name: $value,)+
+            }
+
+            impl Default for $type {
+                fn default() -> Self {
+                    Self { $($name: $default,)+ }
+                }
+            }
+        )+
+
+        /// Sections with what they are about, in the order of the example file.
+        pub(super) const SECTIONS: &[(&str, &[&str])] = &[
+            $((stringify!($section), &[$($section_doc),+]),)+
+        ];
+
+        /// All keys, by section.
+        pub(super) const KEYS: &[Key] = &[
+            $($(Key {
+                section: stringify!($section),
+                name: stringify!($name),
+                doc: &[$($doc),+],
+                expected: <$value as Value>::EXPECTED,
+                example: keys!(@example $($example)?),
+                set_toml: |config, value| {
+                    <$value as Value>::from_toml(value).map(|value| config.$section.$name = value).is_some()
+                },
+                set_text: |config, text| {
+                    <$value as Value>::from_text(text).map(|value| config.$section.$name = value).is_some()
+                },
+                show: |config| config.$section.$name.to_toml(),
+            },)+)+
+        ];
+    };
+    (@example) => { None };
+    (@example $example:literal) => { Some($example) };
+}
+
+keys! {
+    /// Where the data lives.
+    storage: Storage {
+        /// The data directory; created when missing.
+        data_dir: PathBuf = PathBuf::from("feedlog-data");
+        /// The engine: "rocksdb" (default) or "sled" (pure Rust, slower). A data directory keeps the engine it was made with.
+        engine: Engine = Engine::Rocksdb;
+        /// Writes are refused below this much free space on the data directory's file system, in bytes.
+        free_min_bytes: u64 = 64 << 20;
+        /// Memory of the engine's block cache, in bytes.
+        cache_bytes: u64 = 32 << 20;
+        /// Start although the newest acknowledged commits are missing after a damaged tail. Logged loudly. For emergencies.
+        accept_loss: bool = false;
+    }
+
+    /// The HTTP front end: REST, SSE, WebSocket.
+    http: Http {
+        /// Where to listen. Any address but loopback needs `auth` and TLS (or `plain_text`).
+        addr: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7171));
+        /// TLS certificate chain, a PEM file; read again when it changes.
+        #[example = "\"/etc/feedlog/cert.pem\""]
+        tls_cert_file: Option<PathBuf> = None;
+        /// TLS private key, a PEM file.
+        #[example = "\"/etc/feedlog/key.pem\""]
+        tls_key_file: Option<PathBuf> = None;
+        /// Allows an address that is not loopback without TLS: tokens and messages then travel in the clear. Set it only
+        /// when a proxy in front ends TLS.
+        plain_text: bool = false;
+        /// Origins that browsers may call from, e.g. ["https://chat.example.org"]; ["*"] allows any; [] switches CORS off.
+        cors_origins: Vec<String> = Vec::new();
+        /// Compresses pulls (gzip, zstd) for clients that ask for it.
+        compression: bool = true;
+        /// Serves /docs and /openapi.json.
+        docs: bool = true;
+        /// Time for the TLS handshake, in milliseconds.
+        tls_handshake_max_ms: u64 = 10_000;
+        /// Time for a request's header to arrive, in milliseconds.
+        header_read_max_ms: u64 = 10_000;
+        /// Time for a request's body to arrive, in milliseconds.
+        body_read_max_ms: u64 = 30_000;
+        /// A connection without a byte in either direction is closed after this, in milliseconds.
+        idle_max_ms: u64 = 120_000;
+        /// Time for one answer, long-polls' own `wait_ms` and streams apart, in milliseconds.
+        answer_max_ms: u64 = 60_000;
+        /// Largest header of a request, in bytes; at least 8192.
+        header_max_bytes: u64 = 32 << 10;
+        /// Largest body of a batch send, in bytes.
+        batch_max_bytes: u64 = 16 << 20;
+        /// Open connections.
+        connections_max: u64 = 16_384;
+        /// Open connections from one address.
+        connections_per_address_max: u64 = 4_096;
+        /// Concurrent requests on one HTTP/2 connection.
+        h2_streams_max: u64 = 128;
+        /// Between keep-alives of SSE and WebSocket streams, in milliseconds.
+        keep_alive_ms: u64 = 15_000;
+        /// A stream whose client takes no bytes is closed after this, in milliseconds.
+        stalled_reader_max_ms: u64 = 30_000;
+        /// A WebSocket without a frame from its client is closed after this, in milliseconds.
+        websocket_idle_max_ms: u64 = 60_000;
+        /// Feeds that one stream or WebSocket may name.
+        stream_feeds_max: u64 = 1_000;
+        /// Commands of one WebSocket whose answer is outstanding.
+        websocket_in_flight_max: u64 = 64;
+    }
+
+    /// Who may come in. Static tokens are made with `feedlog token create`; JWT is on when a key is given.
+    auth: Auth {
+        /// The first administrator's token. Without it one is created and printed once, when the store is new.
+        #[example = "\"at least 16 characters, better 32 random bytes\""]
+        admin_token: Option<Secret> = None;
+        /// Secret of JWTs signed with HS256, HS384 or HS512, a file; its bytes are the key.
+        #[example = "\"/etc/feedlog/jwt.secret\""]
+        jwt_hmac_file: Option<PathBuf> = None;
+        /// Public key of JWTs signed with RS256, ES256 or EdDSA, a PEM file.
+        #[example = "\"/etc/feedlog/jwt.pem\""]
+        jwt_public_key_file: Option<PathBuf> = None;
+        /// Keys as a JWKS file; read again when it changes.
+        #[example = "\"/etc/feedlog/jwks.json\""]
+        jwt_jwks_file: Option<PathBuf> = None;
+        /// Algorithms accepted; a token's own `alg` decides nothing. [] = those that fit the keys.
+        jwt_algorithms: Vec<String> = Vec::new();
+        /// The `aud` a JWT must carry; unset = a JWT with an `aud` is refused.
+        #[example = "\"feedlog\""]
+        jwt_audience: Option<String> = None;
+        /// The `iss` a JWT must carry.
+        #[example = "\"https://id.example.org\""]
+        jwt_issuer: Option<String> = None;
+        /// Leeway for `exp` and `nbf`, in milliseconds.
+        jwt_leeway_ms: u64 = 30_000;
+        /// How often key files are looked at for a change, in milliseconds.
+        reload_check_ms: u64 = 10_000;
+        /// Callers without a token may use open feeds (as `anon:…`).
+        anonymous: bool = false;
+    }
+
+    /// Bounds for callers. 0 switches a rate limit off.
+    limits: Limits {
+        /// Largest payload of a message, in bytes; at most 16 MiB.
+        payload_max_bytes: u64 = 1 << 20;
+        /// How long a sender may recall or edit, in milliseconds.
+        recall_window_ms: u64 = 120_000;
+        /// Requests per second of one principal.
+        requests_per_principal_per_second: u64 = 0;
+        /// Requests of one principal that may come at once; 0 = as many as per second.
+        requests_per_principal_burst: u64 = 0;
+        /// Requests per second from one address.
+        requests_per_address_per_second: u64 = 0;
+        /// Requests of one address that may come at once; 0 = as many as per second.
+        requests_per_address_burst: u64 = 0;
+        /// Wrong tokens from one address per minute, after which it waits.
+        auth_failures_per_address_per_minute: u64 = 60;
+    }
+
+    /// The machinery between front ends and storage.
+    service: Service {
+        /// Shards that decide in parallel; 0 = one per core, at most 8.
+        shards: u64 = 0;
+        /// Commands waiting per shard before senders are told to come back.
+        mailbox_max: u64 = 1_024;
+        /// Attached readers over all connections.
+        attachments_max: u64 = 100_000;
+    }
+
+    /// Log lines, on standard error.
+    log: Log {
+        /// "pretty" or "json".
+        format: LogFormat = LogFormat::Pretty;
+        /// What is logged, as tracing's filter: "info", "warn,feedlog=debug" … RUST_LOG overrides it.
+        filter: String = "info".to_owned();
+    }
+
+    /// Traces for a collector.
+    telemetry: Telemetry {
+        /// OTLP over HTTP, e.g. "http://127.0.0.1:4318/v1/traces". Needs a binary built with the feature `otlp`.
+        #[example = "\"http://127.0.0.1:4318/v1/traces\""]
+        otlp_endpoint: Option<String> = None;
+    }
+
+    /// Stopping.
+    shutdown: Shutdown {
+        /// After SIGTERM or SIGINT running work may take this long, in milliseconds. A second signal exits at once.
+        drain_ms: u64 = 10_000;
+    }
+}

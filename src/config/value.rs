@@ -1,0 +1,245 @@
+//! How one value of the configuration is read from TOML and from the environment, and written back.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A type that a key can have.
+pub(super) trait Value: Sized {
+    /// For error messages: what is expected.
+    const EXPECTED: &'static str;
+
+    /// From a TOML value; `None` when it is of another type.
+    fn from_toml(value: &toml::Value) -> Option<Self>;
+
+    /// From the text of an environment variable.
+    fn from_text(text: &str) -> Option<Self>;
+
+    /// As TOML text; `None` when the key is not set.
+    fn to_toml(&self) -> Option<String>;
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+impl Value for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_bool()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Value for u64 {
+    const EXPECTED: &'static str = "a whole number, 0 or more";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_integer().and_then(|n| Self::try_from(n).ok())
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        // TOML's digit separators are accepted here too, so that a value can be copied from the file.
+        text.replace('_', "").parse().ok()
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
+impl Value for String {
+    const EXPECTED: &'static str = "a string";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_str().map(str::to_owned)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(self))
+    }
+}
+
+impl Value for PathBuf {
+    const EXPECTED: &'static str = "a path in quotes";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_str().map(Self::from)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self::from(text))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string_lossy()))
+    }
+}
+
+impl Value for SocketAddr {
+    const EXPECTED: &'static str = "an address and port in quotes, e.g. \"127.0.0.1:7171\" or \"[::1]:7171\"";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_str().and_then(Self::from_text)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        // `localhost` is what people type first.
+        match text.strip_prefix("localhost:") {
+            Some(port) => port.parse().ok().map(|port| Self::from(([127, 0, 0, 1], port))),
+            None => text.parse().ok(),
+        }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted(&self.to_string()))
+    }
+}
+
+impl Value for Vec<String> {
+    const EXPECTED: &'static str = "a list of strings (in the environment: separated by commas)";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("[{}]", self.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", ")))
+    }
+}
+
+/// Unset unless given. An empty environment variable unsets.
+impl<T: Value> Value for Option<T> {
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        T::from_toml(value).map(Some)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        if text.is_empty() { Some(None) } else { T::from_text(text).map(Some) }
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        self.as_ref().and_then(T::to_toml)
+    }
+}
+
+/// A value that is never shown: `config show`, `Debug` and errors print a mask.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Value for Secret {
+    const EXPECTED: &'static str = "a string of at least 16 characters";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_str().and_then(Self::from_text)
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        (text.chars().count() >= SECRET_CHARS_MIN).then(|| Self(text.to_owned()))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(quoted("********"))
+    }
+}
+
+/// Shorter secrets can be guessed.
+const SECRET_CHARS_MIN: usize = 16;
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? } $expected:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$vdoc])* $variant,)+
+        }
+
+        impl $name {
+            /// Every value with its text.
+            pub const ALL: &'static [(&'static str, Self)] = &[$(($text, Self::$variant)),+];
+
+            /// As written in the configuration.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::from_text(text).ok_or_else(|| format!("expected {}", Self::EXPECTED))
+            }
+        }
+
+        impl Value for $name {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_toml(value: &toml::Value) -> Option<Self> {
+                value.as_str().and_then(Self::from_text)
+            }
+
+            fn from_text(text: &str) -> Option<Self> {
+                Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
+            }
+
+            fn to_toml(&self) -> Option<String> {
+                Some(quoted(self.as_str()))
+            }
+        }
+    };
+}
+
+choice! {
+    /// Which engine keeps the data.
+    Engine {
+        /// RocksDB.
+        Rocksdb = "rocksdb",
+        /// sled.
+        Sled = "sled",
+    }
+    "\"rocksdb\" or \"sled\""
+}
+
+choice! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Pretty = "pretty",
+        /// One JSON object per line.
+        Json = "json",
+    }
+    "\"pretty\" or \"json\""
+}
