@@ -6,6 +6,7 @@ pub mod admin;
 pub mod auth;
 pub mod clock;
 pub mod error;
+pub mod export;
 pub mod views;
 
 use std::sync::Arc;
