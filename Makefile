@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-HTTP ?= 127.0.0.1:7777
+HTTP ?= 127.0.0.1:7171
 ENGINE ?= rocksdb
 # RocksDB is compiled once per machine, not once per profile and clone; the same three lines work by hand.
 ROCKSDB = eval "$$(scripts/librocksdb.sh)" && export ROCKSDB_LIB_DIR ROCKSDB_STATIC ROCKSDB_INCLUDE_DIR

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-http=127.0.0.1:7777
+http=127.0.0.1:7171
 engine=rocksdb
 while [ $# -gt 0 ]; do
   case "$1" in
