@@ -4,8 +4,9 @@ SHELL := /bin/bash
 
 HTTP ?= 127.0.0.1:7171
 ENGINE ?= rocksdb
-# RocksDB is compiled once per machine, not once per profile and clone; the same three lines work by hand.
-ROCKSDB = eval "$$(scripts/librocksdb.sh)" && export ROCKSDB_LIB_DIR ROCKSDB_STATIC ROCKSDB_INCLUDE_DIR
+# RocksDB is compiled once per machine, not once per profile and clone.
+# By hand: eval "$(scripts/librocksdb.sh)"
+ROCKSDB = rocksdb=$$(scripts/librocksdb.sh) && eval "$$rocksdb"
 
 .PHONY: help run demo test check bench acceptance build release setup clean
 

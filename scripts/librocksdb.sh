@@ -28,7 +28,7 @@ if [ ! -f "$dir/done" ]; then
   flock 9 # two clones started at once: the second waits and finds it done
   if [ ! -f "$dir/done" ]; then
     echo "librocksdb.sh: compiling RocksDB $sys_version once for this machine (10-20 minutes on 2 cores)" >&2
-    work=$(mktemp -d)
+    work=$(mktemp -d "$dir/build.XXXXXX") # not in /tmp, which may be small
     trap 'rm -rf "$work"' EXIT
     mkdir "$work/src"
     echo 'fn main() {}' >"$work/src/main.rs"

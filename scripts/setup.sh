@@ -14,12 +14,13 @@ lacks() { missing+=("$@"); }
 # A C and C++ compiler: RocksDB and the C parts of zstd and lz4.
 command -v cc >/dev/null && command -v c++ >/dev/null || lacks g++
 # libclang and its own headers: bindgen reads RocksDB's C header through them.
+exists() { for pattern in "$@"; do compgen -G "$pattern" >/dev/null && return 0; done; return 1; }
 libclang_is_here() {
-  [ -n "${LIBCLANG_PATH:-}" ] && return 0
-  ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* /usr/local/lib/libclang* >/dev/null 2>&1
+  [ -n "${LIBCLANG_PATH:-}" ] ||
+    exists '/usr/lib/llvm-*/lib/libclang*.so*' '/usr/lib/*/libclang*.so*' '/usr/lib64/libclang*.so*' '/usr/local/lib/libclang*'
 }
 clang_headers_are_here() {
-  ls /usr/lib/llvm-*/lib/clang/*/include/stddef.h /usr/lib/clang/*/include/stddef.h >/dev/null 2>&1
+  exists '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' '/usr/lib/clang/*/include/stddef.h'
 }
 libclang_is_here || lacks libclang1-14
 clang_headers_are_here || lacks libclang-common-14-dev
