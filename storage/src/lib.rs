@@ -3,7 +3,16 @@
 //! [`Engine`] is the narrow waist: its only write is [`Engine::commit`]. Everything above speaks of feeds, entries and
 //! typed rows; everything below is bytes in ordered tables.
 
+mod commit_queue;
+mod dir;
+mod format;
+mod guard;
+mod keys;
 mod kv;
+mod log;
+mod mem;
+mod space;
+mod store;
 
 use std::path::Path;
 
@@ -11,6 +20,12 @@ use bytes::Bytes;
 use feedlog_core::entry::{Entry, Head};
 use feedlog_core::ids::{FeedId, SeqId, TimeMs, Uid};
 use feedlog_core::rows::{RowKey, RowValue};
+
+pub use commit_queue::{CommitQueue, QueueLimits, Reply, Round};
+pub use dir::{FORMAT_VERSION, LAYOUT_VERSION, engine_of};
+pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters};
+pub use space::free_bytes;
+pub use store::{EngineKind, OpenError, OpenOptions, Store, open};
 
 /// One atomic, contiguous piece of one commit: new entries of one feed with the rows that change with them, or state
 /// rows, or both.
@@ -79,6 +94,9 @@ pub enum EngineError {
     /// Retry: less free space than the reserve; nothing was handed to the engine.
     #[error("free space is below the reserve")]
     NoSpace,
+    /// Retry: the engine did not take the batch; nothing was written.
+    #[error("the engine did not take the write: {0}")]
+    Refused(std::sync::Arc<str>),
     /// Unknown: the write or its sync failed; it may have happened. The engine is poisoned from here on.
     #[error("the write failed and may or may not have happened: {0}")]
     Unknown(std::sync::Arc<str>),
@@ -253,6 +271,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Whether a failed sync stopped all writes.
     fn is_poisoned(&self) -> bool;
+
+    /// Opens the tables again after a write failed because the disk was full, so that writing goes on. `NoSpace` while
+    /// there is still no room, `Poisoned` after any other failure: then only a restart helps. The groups answered
+    /// `Unknown` are there or not: whoever keeps state of feeds must reload it. Nothing to do when not poisoned.
+    fn reopen(&self) -> Result<(), EngineError>;
 
     /// Flushes and closes; later calls answer `Closed`.
     fn close(&self) -> Result<(), EngineError>;

@@ -1,0 +1,222 @@
+//! Opening a store, and what its owner can do with it beyond [`Engine`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::Engine;
+use crate::dir::DataDir;
+use crate::format::Upcasters;
+use crate::kv::{Kv, KvError, KvOptions};
+use crate::log::{LogEngine, LogOptions};
+use crate::mem::MemKv;
+
+/// Which engine makes batches durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EngineKind {
+    /// The default.
+    RocksDb,
+    /// Pure Rust.
+    Sled,
+    /// Nothing survives the process.
+    Memory,
+}
+
+impl EngineKind {
+    /// Every engine, compiled in or not.
+    pub const ALL: [Self; 3] = [Self::RocksDb, Self::Sled, Self::Memory];
+
+    /// The name in `FORMAT` and in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RocksDb => "rocksdb",
+            Self::Sled => "sled",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// Whether this build has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::RocksDb => cfg!(feature = "rocksdb"),
+            Self::Sled => cfg!(feature = "sled"),
+            Self::Memory => true,
+        }
+    }
+}
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The data directory; created when missing. `None` only for [`EngineKind::Memory`]: then nothing touches a disk.
+    pub dir: Option<PathBuf>,
+    /// Must be the one that the store was made with.
+    pub engine: EngineKind,
+    /// Memory for cached blocks, bytes.
+    pub cache_bytes: usize,
+    /// Writes are refused (`NoSpace`) below so much free space, bytes. 0 switches the check off.
+    pub free_min_bytes: u64,
+    /// Opens although the store ends before what the tail guard says. Logged.
+    pub accept_loss: bool,
+    /// This node's number, in every entry and change row.
+    pub node: u16,
+    /// Feeds whose number and head are kept in memory.
+    pub feeds_cached_max: usize,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            engine: EngineKind::Memory,
+            cache_bytes: 64 << 20,
+            free_min_bytes: 0,
+            accept_loss: false,
+            node: 0,
+            feeds_cached_max: 65_536,
+        }
+    }
+}
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file or directory could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has the store open.
+    #[error("{0} is in use by another process")]
+    Locked(PathBuf),
+    /// The directory holds something else.
+    #[error("{0} is not a feedlog store")]
+    NotAStore(PathBuf),
+    /// Written by a newer version of feedlog.
+    #[error("the store has format {found}, this version of feedlog reads up to {known}: use a newer feedlog")]
+    NewerFormat {
+        /// The store's.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// Made with another engine.
+    #[error("the store was made with the engine {found}, not {asked}")]
+    OtherEngine {
+        /// The store's.
+        found: String,
+        /// The one asked for.
+        asked: &'static str,
+    },
+    /// This build does not have the engine, or it needs a directory.
+    #[error("the engine {0} is not available")]
+    Unavailable(&'static str),
+    /// The newest commits are missing: a write-ahead log was damaged or removed.
+    #[error(
+        "the store ends at commit {recovered}, but commit {guarded} was acknowledged: the newest commits are lost \
+         (--accept-loss opens it as it is)"
+    )]
+    TailLost {
+        /// What is there.
+        recovered: u64,
+        /// What there was.
+        guarded: u64,
+    },
+    /// The tail guard itself is missing or damaged.
+    #[error(
+        "the tail guard is missing or damaged, so nobody knows whether commits after {recovered} are lost \
+         (--accept-loss opens the store as it is)"
+    )]
+    GuardDamaged {
+        /// What is there.
+        recovered: u64,
+    },
+    /// Stored bytes are not what was written.
+    #[error("stored data is damaged: {0}")]
+    Damaged(Arc<str>),
+    /// The engine did not open its files.
+    #[error("the engine did not open: {0}")]
+    Engine(Arc<str>),
+}
+
+impl From<KvError> for OpenError {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Damaged(text) => Self::Damaged(text),
+            KvError::Refused(text) | KvError::Full(text) | KvError::Unknown(text) => Self::Engine(text),
+        }
+    }
+}
+
+/// An open store. Cheap to clone; it closes when [`Engine::close`] is called or the last clone is dropped.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<dyn Internals>,
+}
+
+/// What the log offers besides [`Engine`], whatever the tables.
+trait Internals: Engine {
+    fn compact(&self) -> Result<(), crate::EngineError>;
+    fn stats(&self) -> Vec<(&'static str, u64)>;
+}
+
+impl<K: Kv> Internals for LogEngine<K> {
+    fn compact(&self) -> Result<(), crate::EngineError> {
+        self.kv()?.compact().map_err(crate::log::read_error)
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        self.kv().map(|kv| kv.stats()).unwrap_or_default()
+    }
+}
+
+impl Store {
+    /// The store as the service uses it.
+    pub fn engine(&self) -> Arc<dyn Engine> {
+        self.inner.clone()
+    }
+
+    /// Rewrites everything into its smallest form. For measuring.
+    pub fn compact(&self) -> Result<(), crate::EngineError> {
+        self.inner.compact()
+    }
+
+    /// Figures of the engine for metrics.
+    pub fn stats(&self) -> Vec<(&'static str, u64)> {
+        self.inner.stats()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("commit_no", &self.inner.commit_no()).finish_non_exhaustive()
+    }
+}
+
+/// Opens a store, or makes a new one in an empty directory. What is durable is there on return; feeds touched by the
+/// newest commits were found dense, and nothing that the tail guard knows of is missing.
+pub fn open(options: &OpenOptions, upcasters: Upcasters) -> Result<Store, OpenError> {
+    let log = LogOptions {
+        node: options.node,
+        free_min_bytes: options.free_min_bytes,
+        accept_loss: options.accept_loss,
+        feeds_cached_max: options.feeds_cached_max,
+    };
+    let dir = options.dir.as_deref().map(|dir| DataDir::open(dir, options.engine)).transpose()?;
+    let tables = dir.as_ref().map(DataDir::tables);
+    let kv_options = KvOptions { cache_bytes: options.cache_bytes };
+    let unavailable = OpenError::Unavailable(options.engine.name());
+    let inner: Arc<dyn Internals> = match (options.engine, tables) {
+        (EngineKind::Memory, tables) => {
+            let opener = Box::new(move || MemKv::open(tables.as_deref()));
+            Arc::new(LogEngine::open(opener, dir, log, upcasters)?)
+        }
+        (EngineKind::RocksDb | EngineKind::Sled, _) => {
+            drop(kv_options);
+            return Err(unavailable);
+        }
+    };
+    Ok(Store { inner })
+}
