@@ -1,0 +1,93 @@
+"""Compares every feed of a running server with the file it was imported from: each message's sender, text and order.
+
+Counts the sources by itself; shares no code with the importer.
+
+    acceptance_compare.py irc       FILE... < (SERVER and TOKEN in the environment)
+    acceptance_compare.py crosswoz  FILE.json
+    acceptance_compare.py heads     > every feed of the caller with its head, one per line
+"""
+
+import concurrent.futures
+import json
+import os
+import re
+import sys
+import urllib.parse
+import urllib.request
+
+SERVER = os.environ["FEEDLOG_SERVER"]
+TOKEN = os.environ["FEEDLOG_TOKEN"]
+CHAT = re.compile(r"^\[\d\d:\d\d\] <([^>]+)>(?: (.*))?$")
+
+
+def get(path):
+    request = urllib.request.Request(SERVER + path, headers={"Authorization": "Bearer " + TOKEN})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def pull(feed):
+    """Every message of a feed, and the places of all entries."""
+    quoted, after, messages, places = urllib.parse.quote(feed, safe=""), 0, [], []
+    while True:
+        page = get(f"/v1/feeds/{quoted}/entries?last_seq_id={after}&limit=1000")
+        for entry in page["entries"]:
+            places.append(entry["seq_id"])
+            if entry["type"] == "message":
+                messages.append((entry["sender"], entry["payload"], entry["ordinal"], entry["client_msg_id"]))
+        if not page["next"]:
+            break
+        after = page["next"]["last_seq_id"]
+    assert places == list(range(1, page["head_seq_id"] + 1)), f"{feed}: not dense"
+    assert [m[2] for m in messages] == list(range(1, len(messages) + 1)), f"{feed}: ordinals"
+    return messages
+
+
+def heads():
+    """Every feed in the caller's list with its head."""
+    found, cursor = {}, ""
+    while True:
+        page = get("/v1/feeds?limit=1000" + cursor)
+        for feed in page["feeds"]:
+            found[feed["feed_id"]] = feed["head_seq_id"]
+        if not page["next"]:
+            return found
+        cursor = "&cursor=" + urllib.parse.quote(str(page["next"]), safe="")
+
+
+def irc_file(path):
+    name = os.path.basename(path)
+    lines = open(path, encoding="utf-8", newline="\n").read().split("\n")
+    expected = []
+    for number, line in enumerate(lines, 1):
+        match = CHAT.match(line)
+        if match:
+            expected.append((match[1], match[2] or "", f"{name}:{number}"))
+    got = [(sender, payload, id) for sender, payload, _, id in pull("irc/" + name.removesuffix(".raw.txt"))]
+    return name, len(expected), expected == got, next(
+        ((a, b) for a, b in zip(expected, got) if a != b), (len(expected), len(got)))
+
+
+def report(results):
+    total, bad = 0, 0
+    for name, count, same, first in results:
+        total += count
+        if not same:
+            bad += 1
+            print(f"{name}: differs, first at {first}")
+    print(f"{len(results)} feeds, {total} messages in the sources, {bad} feeds differ")
+    return 1 if bad or not results else 0
+
+
+def main(what, files):
+    if what == "irc":
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            return report(list(pool.map(irc_file, files)))
+    if what == "heads":
+        for feed, head in sorted(heads().items()):
+            print(f"{feed}\t{head}")
+        return 0
+    raise SystemExit(f"what is {what}?")
+
+
+sys.exit(main(sys.argv[1], sys.argv[2:]))
