@@ -19,7 +19,7 @@ use feedlog_storage::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use check::{BadLine, ChainHash, Checker, Proven};
+pub use check::{BadLine, Checker, Proven};
 pub use event_json::BadEvent;
 use event_json::EventJson;
 

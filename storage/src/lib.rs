@@ -23,7 +23,7 @@ use feedlog_core::rows::{RowKey, RowValue};
 
 pub use commit_queue::{CommitQueue, QueueLimits, Reply, Round};
 pub use dir::{FORMAT_VERSION, LAYOUT_VERSION, engine_of};
-pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters};
+pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters, chain_hash};
 pub use space::free_bytes;
 pub use store::{EngineKind, OpenError, OpenOptions, Store, open};
 

@@ -6,9 +6,6 @@ use feedlog_storage::Record;
 
 use super::{BadExport, FeedSum, Line, Tally, Totals, parse_line};
 
-/// The chain hash that an entry must have after the previous one's (`None`: it is the first of its feed).
-pub type ChainHash = fn(previous: Option<&[u8; 32]>, record: &Record) -> [u8; 32];
-
 /// The first thing that is wrong in an export.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}{}: {problem}", .at.as_ref().map(|(feed, seq)| format!(" (feed {feed:?}, entry {seq})")).unwrap_or_default())]
@@ -35,8 +32,8 @@ pub enum Proven {
 }
 
 /// Checks the lines of one export in order.
+#[derive(Default)]
 pub struct Checker {
-    chain_hash: ChainHash,
     line: u64,
     state: State,
     previous: Option<Record>,
@@ -44,26 +41,15 @@ pub struct Checker {
     tally: Tally,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum State {
+    #[default]
     Start,
     Lines,
     End,
 }
 
 impl Checker {
-    /// Nothing read yet.
-    pub fn new(chain_hash: ChainHash) -> Self {
-        Self {
-            chain_hash,
-            line: 0,
-            state: State::Start,
-            previous: None,
-            last_feed: None,
-            tally: Tally::default(),
-        }
-    }
-
     /// The next line, without its line feed.
     ///
     /// # Errors
@@ -148,7 +134,14 @@ impl Checker {
         if entry.payload.bytes().is_some_and(|bytes| bytes.len() > limits::PAYLOAD_BYTES_MAX) {
             return Err("the payload is larger than any store takes".to_owned());
         }
-        if (self.chain_hash)(chain, &record) != record.chain_hash {
+        let chain_hash = feedlog_storage::chain_hash(
+            entry,
+            record.version,
+            &record.payload_hash,
+            chain.unwrap_or(&[0; 32]),
+        )
+        .ok_or_else(|| format!("format {}: this program cannot read it", record.version))?;
+        if chain_hash != record.chain_hash {
             return Err("the chain hash does not fit: this entry or its place was changed".to_owned());
         }
         self.tally.entry(&entry.feed, entry.seq, entry.ordinal, entry.event.is_message(), &record.chain_hash);

@@ -3,14 +3,6 @@ use feedlog_core::ids::{ClientMsgId, ReactionKey};
 
 use super::*;
 
-fn fake_chain(previous: Option<&[u8; 32]>, record: &Record) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(previous.map_or(&[], |hash| hash.as_slice()));
-    hasher.update(format!("{:?}", (&record.entry.event, record.entry.seq, &record.entry.sender)).as_bytes());
-    hasher.update(&record.payload_hash);
-    *hasher.finalize().as_bytes()
-}
-
 fn uid(text: &str) -> Uid {
     Uid::parse(text).unwrap()
 }
@@ -130,7 +122,13 @@ fn records(feed: &str) -> Vec<Record> {
                 node: 0,
                 commit_no: 0,
             };
-            record.chain_hash = fake_chain(chain.as_ref(), &record);
+            record.chain_hash = feedlog_storage::chain_hash(
+                &record.entry,
+                1,
+                &record.payload_hash,
+                &chain.unwrap_or([0; 32]),
+            )
+            .unwrap();
             chain = Some(record.chain_hash);
             record
         })
@@ -149,7 +147,7 @@ fn export(feeds: &[&str]) -> Vec<String> {
 }
 
 fn check(lines: &[String]) -> Result<Vec<Record>, BadLine> {
-    let mut checker = Checker::new(fake_chain);
+    let mut checker = Checker::default();
     let mut out = Vec::new();
     for line in lines {
         if let Proven::Entry(record) = checker.line(line)? {

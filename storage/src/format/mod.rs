@@ -149,6 +149,29 @@ pub(crate) fn encode_entry(
     (out, chain_hash)
 }
 
+/// The chain hash that an entry must have, computed from its content: proves an export without a store. `version` is
+/// that of the stored event; `None` when this code cannot write it. `previous` is not looked at for the first entry.
+pub fn chain_hash(
+    entry: &Entry,
+    version: u8,
+    payload_hash: &[u8; 32],
+    previous: &[u8; 32],
+) -> Option<[u8; 32]> {
+    if version != EVENT_VERSION {
+        return None;
+    }
+    let mut event = Vec::with_capacity(128);
+    event_v1::encode(&entry.event, &mut event);
+    let header = Header {
+        seq: entry.seq,
+        ordinal: entry.ordinal,
+        time_ms: entry.time_ms,
+        sender: entry.sender.as_str(),
+        event: &event,
+    };
+    Some(header.chain(&entry.feed, payload_hash, previous))
+}
+
 /// Appends length and bytes of the event. Most events are shorter than 128 bytes, whose length takes one byte.
 fn put_event(out: &mut Vec<u8>, event: &Event) -> Range<usize> {
     let length_at = out.len();
