@@ -1,10 +1,10 @@
 """Compares every feed of a running server with the file it was imported from: each message's sender, text and order.
 
-Counts the sources by itself; shares no code with the importer.
+Reads the sources by itself and shares no code with the importer. FEEDLOG_SERVER and FEEDLOG_TOKEN name the server.
 
-    acceptance_compare.py irc       FILE... < (SERVER and TOKEN in the environment)
-    acceptance_compare.py crosswoz  FILE.json
-    acceptance_compare.py heads     > every feed of the caller with its head, one per line
+    acceptance_compare.py irc FILE...          # one feed per log
+    acceptance_compare.py crosswoz FILE.zip    # one feed per dialogue
+    acceptance_compare.py heads                # prints every feed of the caller's list with its head
 """
 
 import concurrent.futures
@@ -14,6 +14,7 @@ import re
 import sys
 import urllib.parse
 import urllib.request
+import zipfile
 
 SERVER = os.environ["FEEDLOG_SERVER"]
 TOKEN = os.environ["FEEDLOG_TOKEN"]
@@ -62,10 +63,29 @@ def irc_file(path):
     for number, line in enumerate(lines, 1):
         match = CHAT.match(line)
         if match:
-            expected.append((match[1], match[2] or "", f"{name}:{number}"))
-    got = [(sender, payload, id) for sender, payload, _, id in pull("irc/" + name.removesuffix(".raw.txt"))]
-    return name, len(expected), expected == got, next(
-        ((a, b) for a, b in zip(expected, got) if a != b), (len(expected), len(got)))
+            # Names that end in a bracket are padded: `<bob[1] >`.
+            expected.append((match[1].strip(), match[2] or "", f"{name}:{number}"))
+    return compare("irc/" + name.removesuffix(".raw.txt"), expected)
+
+
+def dialogue(file, number, messages):
+    feed = f"crosswoz/{number}"
+    expected = [(f"{feed}/{m['role']}", m["content"], f"{file}:{number}:{i}") for i, m in enumerate(messages, 1)]
+    return compare(feed, expected)
+
+
+def crosswoz(path):
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".json")]
+        dialogues = json.loads(archive.read(name))
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda item: dialogue(name, item[0], item[1]["messages"]), dialogues.items()))
+
+
+def compare(feed, expected):
+    got = [(sender, payload, id) for sender, payload, _, id in pull(feed)]
+    first = next(((a, b) for a, b in zip(expected, got) if a != b), (len(expected), len(got)))
+    return feed, len(expected), expected == got, first
 
 
 def report(results):
@@ -83,6 +103,8 @@ def main(what, files):
     if what == "irc":
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             return report(list(pool.map(irc_file, files)))
+    if what == "crosswoz":
+        return report(crosswoz(files[0]))
     if what == "heads":
         for feed, head in sorted(heads().items()):
             print(f"{feed}\t{head}")
