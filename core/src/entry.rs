@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::event::{Event, Message};
 use crate::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
 
 /// The bytes beside an event.
@@ -57,6 +57,21 @@ pub struct Entry {
     pub event: Event,
     /// The bytes beside it.
     pub payload: Payload,
+}
+
+impl Entry {
+    /// Whether it is a message, so that its ordinal is its own.
+    pub fn is_message(&self) -> bool {
+        self.event.is_message()
+    }
+
+    /// What travels round the payload, when it is a message.
+    pub fn message(&self) -> Option<&Message> {
+        match &self.event {
+            Event::MessageSent(message) => Some(message),
+            _ => None,
+        }
+    }
 }
 
 /// Where a feed ends. All zero for a feed that does not exist.

@@ -1,6 +1,21 @@
 //! The rules of a feed: `decide` turns an authorized command into events, `evolve` folds entries into the state.
 
-use crate::ids::SeqId;
+mod gather;
+mod members;
+mod messages;
+mod personal;
+
+use std::sync::Arc;
+
+use crate::command::{Action, CreateFeed, Done, Principal};
+use crate::entry::{Entry, Head, Payload};
+use crate::event::{Event, Role};
+use crate::ids::{Digest, FeedId, Ordinal, SeqId, TimeMs, Uid};
+use crate::limits;
+use crate::policy::Authorized;
+use crate::rows::{Fate, FeedState, Member, Place, Request};
+
+pub use gather::gather;
 
 /// The command is allowed but cannot be done. Nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,16 +62,6 @@ pub enum Rejected {
     #[error("{0}")]
     Rule(&'static str),
 }
-
-use std::sync::Arc;
-
-use crate::command::{Command, Done, Principal};
-use crate::entry::{Entry, Head, Payload};
-use crate::event::Event;
-use crate::ids::{Digest, FeedId, Ordinal, TimeMs, Uid};
-use crate::limits;
-use crate::policy::Authorized;
-use crate::rows::{Fate, FeedState, Member, Place, Request, Rows, RowsError};
 
 /// What an operator can choose about the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,23 +142,6 @@ pub struct Context {
     pub other: Option<Other>,
 }
 
-/// Fetches whatever deciding this command may need; nothing is read later.
-///
-/// Rows and entries of the feed itself are read as of now (undurable groups included), those of other feeds as durable.
-#[allow(unused_variables, clippy::too_many_arguments)]
-pub fn gather(
-    principal: &Principal,
-    command: &Command,
-    state: Option<&FeedState>,
-    head: Head,
-    rows: &mut dyn Rows,
-    now_ms: TimeMs,
-    settings: &Settings,
-    digest: Digest,
-) -> Result<Context, RowsError> {
-    todo!()
-}
-
 /// An event that has no place yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
@@ -190,17 +178,206 @@ pub enum Decision {
 /// Turns an authorized command into events. Pure: all it needs is in the context.
 ///
 /// The order is: dedup, `expect_head`, then the rules of the act. `state` is `None` for a feed that does not exist.
-#[allow(unused_variables)]
 pub fn decide(
     state: Option<&FeedState>,
     authorized: Authorized,
     context: &Context,
 ) -> Result<Decision, Rejected> {
-    todo!()
+    let (principal, command) = authorized.into_parts();
+    let case = Case { state, principal: &principal, feed: &command.feed, context };
+    case.fits(&command.action)?;
+    match command.action {
+        Action::CreateFeed(create) => case.create(&create),
+        Action::ChangeFeed { title, join, history, meta } => case.change(title, join, history, meta),
+        Action::SendMessage(draft) => case.send(*draft),
+        Action::EditMessage { target: _, content_type, payload } => case.edit(content_type, payload),
+        Action::RecallMessage { target: _, reason } => case.recall(reason),
+        Action::React { target: _, key, on } => case.react(key, on),
+        Action::AddMember { uid, role } => case.add_member(uid, role),
+        Action::RemoveMember { uid, reason } => case.remove_member(uid, reason),
+        Action::ChangeRole { uid, role } => case.change_role(uid, role),
+        Action::Join { reason } => case.join(reason),
+        Action::DecideJoin { uid, agree } => case.decide_join(uid, agree),
+        Action::Broadcast { content_type, payload, create } => case.broadcast(content_type, payload, create),
+        Action::ExpireMessages { targets: _ } => case.expire(),
+        Action::EraseMessages { targets: _, reason } => case.erase(reason),
+        Action::MoveMarks { feed, read, received, unread_from } => {
+            case.move_marks(feed, read, received, unread_from)
+        }
+        Action::ResolveUnreplied { feed, upto } => case.resolve(feed, upto),
+        Action::ChangeSettings { feed, pinned, muted_until_ms } => {
+            case.change_settings(feed, pinned, muted_until_ms)
+        }
+        Action::Notify { content_type, payload } => case.notify(content_type, payload),
+    }
 }
 
-/// Folds an entry into the state of its feed. `None` is the state before the first entry.
-#[allow(unused_variables)]
-pub fn evolve(state: &mut Option<Arc<FeedState>>, entry: &Entry) {
-    todo!()
+/// One command on one state; its rules are in `feed/`.
+struct Case<'a> {
+    state: Option<&'a FeedState>,
+    principal: &'a Principal,
+    feed: &'a FeedId,
+    context: &'a Context,
 }
+
+impl Case<'_> {
+    /// An event by the principal.
+    fn event(&self, event: Event, payload: Payload) -> NewEvent {
+        NewEvent { sender: self.principal.uid.clone(), event, payload }
+    }
+
+    /// Appends events by the principal without payload; the first answers.
+    fn append(&self, events: impl IntoIterator<Item = Event>) -> Decision {
+        let events = events.into_iter().map(|event| self.event(event, Payload::None)).collect();
+        Decision::Append(Plan { events, ..Plan::default() })
+    }
+
+    /// Nothing to append; this entry, if any, stands for the answer.
+    fn already(&self, seq: SeqId, ordinal: Ordinal, time_ms: TimeMs) -> Decision {
+        Decision::Already(Done {
+            feed: self.feed.clone(),
+            seq,
+            ordinal,
+            time_ms,
+            duplicate: true,
+            requested: false,
+        })
+    }
+
+    /// Nothing to append and no entry that stands for it.
+    fn nothing(&self) -> Decision {
+        self.already(SeqId::ZERO, Ordinal::ZERO, 0)
+    }
+
+    /// Bounds that hold for every command.
+    fn fits(&self, action: &Action) -> Result<(), Rejected> {
+        use limits::{CONTENT_TYPE_BYTES_MAX, META_BYTES_MAX, REASON_BYTES_MAX, TITLE_BYTES_MAX};
+        if self.context.head.seq.0 + ENTRIES_PER_COMMAND_MAX > SeqId::MAX.0 {
+            return Err(Rejected::Rule("the feed is full"));
+        }
+        let text = |field, text: &Option<Arc<str>>, max| match text {
+            Some(text) if text.len() > max => Err(Rejected::BadField { field, problem: "is too long" }),
+            _ => Ok(()),
+        };
+        let created = |create: &CreateFeed| {
+            if create.members.len() > limits::CREATE_MEMBERS_MAX {
+                return Err(Rejected::BadField { field: "members", problem: "are too many" });
+            }
+            text("title", &create.title, TITLE_BYTES_MAX)?;
+            text("meta", &create.meta, META_BYTES_MAX)
+        };
+        let body = |content_type: &str, payload: &bytes::Bytes| {
+            if content_type.is_empty() || content_type.len() > CONTENT_TYPE_BYTES_MAX {
+                return Err(Rejected::BadField {
+                    field: "content_type",
+                    problem: "must be 1 to 127 bytes long",
+                });
+            }
+            let max = self.context.settings.payload_bytes_max;
+            if payload.len() > max { Err(Rejected::TooLarge { max }) } else { Ok(()) }
+        };
+        match action {
+            Action::CreateFeed(create) => created(create),
+            Action::ChangeFeed { title, meta, .. } => {
+                text("title", title, TITLE_BYTES_MAX)?;
+                text("meta", meta, META_BYTES_MAX)
+            }
+            Action::SendMessage(draft) => {
+                draft.create.as_ref().map_or(Ok(()), created)?;
+                body(&draft.content_type, &draft.payload)
+            }
+            Action::Broadcast { content_type, payload, create } => {
+                create.as_ref().map_or(Ok(()), created)?;
+                body(content_type, payload)
+            }
+            Action::EditMessage { content_type, payload, .. } | Action::Notify { content_type, payload } => {
+                body(content_type, payload)
+            }
+            Action::RecallMessage { reason, .. }
+            | Action::RemoveMember { reason, .. }
+            | Action::Join { reason }
+            | Action::EraseMessages { reason, .. } => text("reason", reason, REASON_BYTES_MAX),
+            Action::React { .. }
+            | Action::AddMember { .. }
+            | Action::ChangeRole { .. }
+            | Action::DecideJoin { .. }
+            | Action::ExpireMessages { .. }
+            | Action::MoveMarks { .. }
+            | Action::ResolveUnreplied { .. }
+            | Action::ChangeSettings { .. } => Ok(()),
+        }
+    }
+}
+
+/// More entries than any single command appends.
+const ENTRIES_PER_COMMAND_MAX: u64 = limits::CREATE_MEMBERS_MAX as u64 + 8;
+
+/// Folds an entry into the state of its feed. `None` is the state before the first entry.
+pub fn evolve(state: &mut Option<Arc<FeedState>>, entry: &Entry) {
+    if let Event::FeedCreated { kind, title, join, history, meta, pair } = &entry.event {
+        *state = Some(Arc::new(FeedState {
+            kind: *kind,
+            title: title.clone(),
+            join: *join,
+            history: *history,
+            meta: meta.clone(),
+            pair: pair.clone(),
+            creator: entry.sender.clone(),
+            owner: None,
+            created_ms: entry.time_ms,
+            member_count: if pair.is_some() { 2 } else { 0 },
+            holds: Vec::new(),
+        }));
+        return;
+    }
+    // Most entries change nothing here: the shared state is copied only when one does.
+    let Some(state) = state.as_mut().filter(|_| changes_state(&entry.event)) else { return };
+    let state = Arc::make_mut(state);
+    match &entry.event {
+        Event::FeedChanged { title, join, history, meta } => {
+            if title.is_some() {
+                state.title.clone_from(title);
+            }
+            if meta.is_some() {
+                state.meta.clone_from(meta);
+            }
+            state.join = join.unwrap_or(state.join);
+            state.history = history.unwrap_or(state.history);
+        }
+        Event::MemberJoined { uid, role } => {
+            state.member_count += 1;
+            if *role == Role::Owner {
+                state.owner = Some(uid.clone());
+            }
+        }
+        Event::MemberLeft { .. } | Event::MemberRemoved { .. } => {
+            state.member_count = state.member_count.saturating_sub(1);
+        }
+        Event::RoleChanged { uid, role: Role::Owner } => state.owner = Some(uid.clone()),
+        Event::HoldPlaced { hold } => {
+            if !state.holds.contains(hold) {
+                state.holds.push(hold.clone());
+            }
+        }
+        Event::HoldLifted { hold } => state.holds.retain(|name| name != hold),
+        _ => {}
+    }
+}
+
+/// Whether the row of the state changes with this event.
+pub(crate) fn changes_state(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::FeedCreated { .. }
+            | Event::FeedChanged { .. }
+            | Event::MemberJoined { .. }
+            | Event::MemberLeft { .. }
+            | Event::MemberRemoved { .. }
+            | Event::RoleChanged { role: Role::Owner, .. }
+            | Event::HoldPlaced { .. }
+            | Event::HoldLifted { .. }
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -132,9 +132,21 @@ impl FeedId {
         self.0.strip_prefix(PERSONAL_PREFIX).and_then(|uid| Uid::parse(uid).ok())
     }
 
+    /// Whether this is the personal feed of that user.
+    pub fn is_personal_of(&self, uid: &Uid) -> bool {
+        self.0.strip_prefix(PERSONAL_PREFIX) == Some(uid.as_str())
+    }
+
     /// Whether the name begins with a reserved prefix, so that it cannot name a group or an open feed.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(PERSONAL_PREFIX) || self.0.starts_with(DIRECT_PREFIX)
+    }
+}
+
+impl Uid {
+    /// Whether this names a connection that did not authenticate.
+    pub fn is_anonymous(&self) -> bool {
+        self.0.starts_with(ANONYMOUS_PREFIX)
     }
 }
 

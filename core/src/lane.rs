@@ -2,13 +2,14 @@
 
 use crate::command::{Command, Principal};
 use crate::entry::Head;
-use crate::feed::Settings;
+use crate::feed::{Settings, decide, gather};
 use crate::ids::{Digest, FeedId, SeqId, TimeMs};
 use crate::overlay::Overlay;
+use crate::policy::authorize;
 use crate::projection::Fold;
 use crate::read::Reader;
 use crate::rows::{RowKey, RowValue, RowsError};
-use crate::sequencer::{Answer, NewGroup, Sequencer};
+use crate::sequencer::{Answer, Input, NewGroup, Output, Refusal, Sequencer};
 
 /// What a lane wants done, in order.
 #[derive(Debug)]
@@ -23,15 +24,8 @@ pub enum Step<T> {
     },
     /// Answer now.
     Reply(T, Answer),
-}
-
-/// One feed at work. `T` is whom to answer.
-#[derive(Debug)]
-#[allow(dead_code)]
-pub struct Lane<T> {
-    fold: Fold,
-    overlay: Overlay,
-    sequencer: Sequencer<T>,
+    /// Reading failed while deriving rows; the command was answered with `Retry`. To be logged.
+    ReadFailed(RowsError),
 }
 
 /// What is the same for every command of a shard.
@@ -43,11 +37,31 @@ pub struct Setup {
     pub digest: Digest,
 }
 
-#[allow(unused_variables)]
+/// One feed at work. `T` is whom to answer.
+#[derive(Debug)]
+pub struct Lane<T> {
+    feed: FeedId,
+    fold: Fold,
+    overlay: Overlay,
+    sequencer: Sequencer<T>,
+    /// A group failed and all others are settled: load again before the next command.
+    stale: bool,
+    /// Kept to spare an allocation per command.
+    outputs: Vec<Output<T>>,
+}
+
 impl<T> Lane<T> {
     /// Loads a feed; one that does not exist has an empty lane.
     pub fn load(feed: FeedId, reader: &dyn Reader) -> Result<Self, RowsError> {
-        todo!()
+        let (fold, head) = durable(&feed, reader)?;
+        Ok(Self {
+            overlay: Overlay::new(feed.clone()),
+            sequencer: Sequencer::new(feed.clone(), head),
+            feed,
+            fold,
+            stale: false,
+            outputs: Vec::new(),
+        })
     }
 
     /// The head including undurable entries.
@@ -62,7 +76,7 @@ impl<T> Lane<T> {
 
     /// Fetch, authorize, decide, sequence, project: all in one go on one state. When reading fails, the token comes back
     /// with the reason and nothing happened.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // one command and what deciding it needs
     pub fn submit(
         &mut self,
         principal: &Principal,
@@ -73,21 +87,103 @@ impl<T> Lane<T> {
         reader: &dyn Reader,
         out: &mut Vec<Step<T>>,
     ) -> Result<(), (T, RowsError)> {
-        todo!()
+        if self.stale
+            && let Err(error) = self.reload(reader)
+        {
+            return Err((token, error));
+        }
+        if self.sequencer.is_broken() {
+            out.push(Step::Reply(token, Answer::Retry));
+            return Ok(());
+        }
+        let state = self.fold.state.as_deref();
+        let head = self.sequencer.head();
+        let context = {
+            let mut rows = self.overlay.view(reader);
+            gather(principal, &command, state, head, &mut rows, now_ms, &setup.settings, setup.digest)
+        };
+        let context = match context {
+            Ok(context) => context,
+            Err(error) => return Err((token, error)),
+        };
+        // Back to back on the same state: nothing changes after the check.
+        let decision = authorize(principal, command, state, &context)
+            .map_err(Refusal::from)
+            .and_then(|authorized| Ok(decide(state, authorized, &context)?));
+        self.step(Input::Decided { decision, now_ms, token }, Some(reader), out);
+        Ok(())
     }
 
     /// The group that ends at `last` is durable.
     pub fn committed(&mut self, last: SeqId, out: &mut Vec<Step<T>>) {
-        todo!()
+        self.overlay.retire(last);
+        self.step(Input::Committed(last), None, out);
     }
 
     /// Nothing of the group that ends at `last` was written (head moved, no space, poisoned before).
     pub fn refused(&mut self, last: SeqId, out: &mut Vec<Step<T>>) {
-        todo!()
+        self.step(Input::Refused(last), None, out);
     }
 
     /// The group that ends at `last` may have been written; the engine is poisoned.
     pub fn unknown(&mut self, last: SeqId, out: &mut Vec<Step<T>>) {
-        todo!()
+        self.step(Input::Unknown(last), None, out);
     }
+
+    fn step(&mut self, input: Input<T>, reader: Option<&dyn Reader>, out: &mut Vec<Step<T>>) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        self.sequencer.step(input, &mut outputs);
+        for output in outputs.drain(..) {
+            match (output, reader) {
+                (Output::Append(group), Some(reader)) => self.append(group, reader, out),
+                // Only a decision appends, and `submit` always gives a reader with it.
+                (Output::Append(_), None) => {}
+                (Output::Reply(token, answer), _) => out.push(Step::Reply(token, answer)),
+                (Output::Reload, _) => self.stale = true,
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    fn append(&mut self, group: NewGroup, reader: &dyn Reader, out: &mut Vec<Step<T>>) {
+        self.overlay.push(&group.entries);
+        let last = self.sequencer.head().seq;
+        let mut rows = self.overlay.view(reader);
+        let projected = group.entries.iter().try_for_each(|entry| self.fold.apply(entry, &mut rows));
+        drop(rows);
+        match projected {
+            Ok(()) => {
+                let rows = self.overlay.seal(last);
+                out.push(Step::Commit { group, rows });
+            }
+            Err(error) => {
+                // The group was never handed on; the state is off by it, so load again once the others are settled.
+                out.push(Step::ReadFailed(error));
+                let mut outputs = Vec::new();
+                self.sequencer.step(Input::Refused(last), &mut outputs);
+                for output in outputs {
+                    match output {
+                        Output::Reply(token, answer) => out.push(Step::Reply(token, answer)),
+                        Output::Reload => self.stale = true,
+                        Output::Append(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self, reader: &dyn Reader) -> Result<(), RowsError> {
+        let (fold, head) = durable(&self.feed, reader)?;
+        self.fold = fold;
+        self.overlay.clear();
+        self.stale = false;
+        let mut outputs = Vec::new();
+        self.sequencer.step(Input::Loaded(head), &mut outputs);
+        Ok(())
+    }
+}
+
+fn durable(feed: &FeedId, reader: &dyn Reader) -> Result<(Fold, Head), RowsError> {
+    let state = reader.row(&RowKey::Feed(feed.clone()))?.and_then(RowValue::into_feed);
+    Ok((Fold { state }, reader.head(feed)?))
 }

@@ -2,59 +2,108 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Head};
 use crate::ids::{FeedId, SeqId};
 use crate::read::Reader;
-use crate::rows::{RowKey, RowValue, Rows};
+use crate::rows::{RowKey, RowValue, Rows, RowsError};
 
-/// What one feed's undurable groups wrote. Groups are numbered by the place of their last entry.
-///
-/// `view` gives [`Rows`] of this feed as of now and of other feeds as durable.
+/// What one feed's undurable groups wrote. Groups are named by the place of their last entry.
 #[derive(Debug)]
 pub struct Overlay {
     feed: FeedId,
+    /// The newest value of each row, with the group that wrote it.
     rows: HashMap<RowKey, (SeqId, Option<RowValue>)>,
+    /// Entries of all groups, contiguous.
     entries: VecDeque<Entry>,
+    /// The rows that each group wrote.
     groups: VecDeque<(SeqId, Vec<RowKey>)>,
+    /// The rows that the group in the making wrote so far.
     staged: Vec<RowKey>,
 }
 
-#[allow(unused_variables)]
+/// Stands for the group in the making, which has no last entry yet.
+const STAGED: SeqId = SeqId(u64::MAX);
+
 impl Overlay {
     /// An empty overlay.
     pub fn new(feed: FeedId) -> Self {
-        todo!()
+        Self {
+            feed,
+            rows: HashMap::new(),
+            entries: VecDeque::new(),
+            groups: VecDeque::new(),
+            staged: Vec::new(),
+        }
     }
 
-    /// Rows as of now: this overlay, below it the durable store.
+    /// Rows of this feed as of now, and of other feeds as durable: nothing of another feed's undurable groups is in here.
     pub fn view<'a>(&'a mut self, durable: &'a dyn Reader) -> impl Rows + 'a {
-        crate::overlay::View { overlay: self, durable }
+        View { overlay: self, durable }
     }
 
     /// Makes the entries of a new group readable. Call before projecting them through `view`.
     pub fn push(&mut self, entries: &[Entry]) {
-        todo!()
+        self.entries.extend(entries.iter().cloned());
     }
 
     /// Ends the group whose rows were put through `view`: these are the rows to commit with its entries, each key once.
     /// `last` is the place of the group's last entry.
     pub fn seal(&mut self, last: SeqId) -> Vec<(RowKey, Option<RowValue>)> {
-        todo!()
+        let mut sealed = Vec::with_capacity(self.staged.len());
+        for key in &self.staged {
+            if let Some((group, value)) = self.rows.get_mut(key) {
+                *group = last;
+                sealed.push((key.clone(), value.clone()));
+            }
+        }
+        self.groups.push_back((last, std::mem::take(&mut self.staged)));
+        sealed
     }
 
     /// Everything up to and including `upto` is durable: forgets it.
     pub fn retire(&mut self, upto: SeqId) {
-        todo!()
+        while let Some((last, keys)) = self.groups.pop_front_if(|(last, _)| *last <= upto) {
+            for key in keys {
+                // A later group may have written the row again.
+                if self.rows.get(&key).is_some_and(|(group, _)| *group == last) {
+                    self.rows.remove(&key);
+                }
+            }
+        }
+        while self.entries.pop_front_if(|entry| entry.seq <= upto).is_some() {}
     }
 
     /// A group was refused, and with it all later ones: forgets everything.
     pub fn clear(&mut self) {
-        todo!()
+        self.rows.clear();
+        self.entries.clear();
+        self.groups.clear();
+        self.staged.clear();
     }
 
     /// Whether everything is durable.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
+    }
+
+    fn put(&mut self, key: RowKey, value: Option<RowValue>) {
+        match self.rows.get_mut(&key) {
+            Some(row) => {
+                if row.0 != STAGED {
+                    self.staged.push(key);
+                }
+                *row = (STAGED, value);
+            }
+            None => {
+                self.staged.push(key.clone());
+                self.rows.insert(key, (STAGED, value));
+            }
+        }
+    }
+
+    fn entry(&self, seq: SeqId) -> Option<&Entry> {
+        let first = self.entries.front()?.seq;
+        self.entries.get(usize::try_from(seq.0.checked_sub(first.0)?).ok()?)
     }
 }
 
@@ -64,16 +113,30 @@ struct View<'a> {
 }
 
 impl Rows for View<'_> {
-    fn get(&mut self, key: &RowKey) -> Result<Option<RowValue>, crate::rows::RowsError> {
-        todo!()
+    fn get(&mut self, key: &RowKey) -> Result<Option<RowValue>, RowsError> {
+        match self.overlay.rows.get(key) {
+            Some((_, value)) => Ok(value.clone()),
+            None => self.durable.row(key),
+        }
     }
-    fn head(&mut self, feed: &FeedId) -> Result<crate::entry::Head, crate::rows::RowsError> {
+
+    fn head(&mut self, feed: &FeedId) -> Result<Head, RowsError> {
         self.durable.head(feed)
     }
-    fn entry(&mut self, feed: &FeedId, seq: SeqId) -> Result<Option<Entry>, crate::rows::RowsError> {
-        todo!()
+
+    fn entry(&mut self, feed: &FeedId, seq: SeqId) -> Result<Option<Entry>, RowsError> {
+        if *feed == self.overlay.feed
+            && let Some(entry) = self.overlay.entry(seq)
+        {
+            return Ok(Some(entry.clone()));
+        }
+        self.durable.entry(feed, seq)
     }
+
     fn put(&mut self, key: RowKey, value: Option<RowValue>) {
-        todo!()
+        self.overlay.put(key, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,18 @@
 //! The pure read algorithms: unread, unreplied, history, over durable rows and entries.
 
+mod explain;
+mod history;
+mod unread;
+mod unreplied;
+
 use crate::entry::{Entry, Head};
-use crate::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
-use crate::policy::ReadScope;
-use crate::rows::{Counts, Fate, FeedState, Place, RowKey, RowValue, RowsError, UserCounts, UserFeed};
-use crate::views::{ExplainedUnread, HistoryQuery, LeftOut, Page, View};
+use crate::ids::{FeedId, Ordinal, SeqId, Uid};
+use crate::rows::{Counts, Fate, Place, RowKey, RowValue, RowsError, UserCounts, UserFeed};
+
+pub use explain::explain;
+pub use history::{Shown, history, show};
+pub use unread::{UnreadCount, unread};
+pub use unreplied::{Owed, unreplied};
 
 /// Durable rows and entries, as an engine has them. Ranges are inclusive on both ends.
 pub trait Reader {
@@ -82,93 +90,88 @@ impl Standing<'_> {
     }
 }
 
-/// How many messages are unread, and how many of them mention the user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UnreadCount {
-    /// Messages.
-    pub unread: u64,
-    /// Those that mention the user.
-    pub mentions: u64,
-}
-
-/// Unread of a user in a feed (P7).
-#[allow(unused_variables)]
-pub fn unread(reader: &dyn Reader, standing: &Standing<'_>) -> Result<UnreadCount, RowsError> {
-    todo!()
-}
-
-/// Unread with its reasons. `muted` is left to the caller to judge.
-#[allow(unused_variables)]
-pub fn explain(
-    reader: &dyn Reader,
-    standing: &Standing<'_>,
-    muted: bool,
-) -> Result<ExplainedUnread, RowsError> {
-    todo!()
-}
-
-/// What a user owes in a feed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owed {
-    /// The oldest message that waits for an answer.
-    pub seq: SeqId,
-    /// Its sender.
-    pub from: Uid,
-    /// Its time.
-    pub waiting_since_ms: TimeMs,
-    /// How many wait.
-    pub count: u64,
-}
-
-/// What the user owes in the feed, `None` when nothing (P8). Only direct feeds and groups ask.
-#[allow(unused_variables)]
-pub fn unreplied(reader: &dyn Reader, standing: &Standing<'_>) -> Result<Option<Owed>, RowsError> {
-    todo!()
-}
-
-/// A page of history for a reader (P4, P5, P6). `limit` entries at most, [`crate::limits::PAGE_BYTES_MAX`] payload bytes.
-/// `state` may be anything but the scope must come from [`crate::policy::may_read`] and allow contents.
-#[allow(unused_variables)]
-pub fn history(
-    reader: &dyn Reader,
-    feed: &FeedId,
-    scope: ReadScope,
-    query: HistoryQuery,
-    limit: usize,
-    now_ms: TimeMs,
-) -> Result<Page, RowsError> {
-    todo!()
-}
-
-/// What an entry is to a reader.
-#[derive(Debug, Clone)]
-pub enum Shown {
-    /// It is shown like this.
-    View(Box<View>),
-    /// It is not shown.
-    Gone(crate::views::GoneReason),
-}
-
-/// One entry as a reader may see it: for live delivery and single reads. `prev` is the previous shown entry when the caller
-/// knows it (a live stream does); else it is looked up.
-#[allow(unused_variables)]
-pub fn show(
-    reader: &dyn Reader,
-    entry: Entry,
-    scope: ReadScope,
-    prev: Option<SeqId>,
-    now_ms: TimeMs,
-) -> Result<Shown, RowsError> {
-    todo!()
-}
-
 /// The place of the message with this ordinal, `None` when the ordinal is 0 or beyond the head.
-#[allow(unused_variables)]
 pub fn seq_of(
     reader: &dyn Reader,
     feed: &FeedId,
     ordinal: Ordinal,
     head: Head,
 ) -> Result<Option<SeqId>, RowsError> {
-    todo!()
+    if ordinal == Ordinal::ZERO || ordinal > head.ordinal {
+        return Ok(None);
+    }
+    // The first entry with this ordinal is its message. It has at least as many entries before it as messages, and at least
+    // as many entries after it as messages: the bounds meet at once in feeds that hold little else.
+    let mut from = SeqId(ordinal.0);
+    let mut to = SeqId(head.seq.0 - (head.ordinal.0 - ordinal.0));
+    while from < to {
+        let middle = SeqId(from.0 + (to.0 - from.0) / 2);
+        let Some(entry) = reader.entry(feed, middle)? else { return Ok(None) };
+        if entry.ordinal < ordinal {
+            // Between here and the message lie at least the messages that are missing.
+            from = SeqId(middle.0 + (ordinal.0 - entry.ordinal.0));
+        } else {
+            to = SeqId(middle.0 - (entry.ordinal.0 - ordinal.0));
+        }
+    }
+    Ok(Some(from))
+}
+
+/// Rows read per call while counting.
+const BLOCKS_PER_READ: usize = 256;
+
+/// Counted sets of blocks `from..=to` of everybody and of one user, joined by block, ascending. Blocks without any row are
+/// left out.
+fn blocks(
+    reader: &dyn Reader,
+    feed: &FeedId,
+    uid: &Uid,
+    from: u64,
+    to: u64,
+    mut visit: impl FnMut(u64, &Counts, &UserCounts) -> Result<(), RowsError>,
+) -> Result<(), RowsError> {
+    if to - from < 2 {
+        // Most users have read most of a feed: one or two blocks are cheaper by key.
+        for block in from..=to {
+            let key = RowKey::Counts(feed.clone(), block);
+            let all = reader.row(&key)?.and_then(RowValue::into_counts);
+            let key = RowKey::UserCounts(feed.clone(), uid.clone(), block);
+            let own = reader.row(&key)?.and_then(RowValue::into_user_counts);
+            if all.is_some() || own.is_some() {
+                visit(block, &all.unwrap_or_default(), &own.unwrap_or_default())?;
+            }
+        }
+        return Ok(());
+    }
+    let mut next = from;
+    while next <= to {
+        let all = reader.counts(feed, next, to, BLOCKS_PER_READ)?;
+        let own = reader.user_counts(feed, uid, next, to, false, BLOCKS_PER_READ)?;
+        // Only up to where both lists are known.
+        let mut upto = to;
+        for last in [
+            (all.len() == BLOCKS_PER_READ).then(|| all.last().map(|(block, _)| *block)),
+            (own.len() == BLOCKS_PER_READ).then(|| own.last().map(|(block, _)| *block)),
+        ] {
+            upto = upto.min(last.flatten().unwrap_or(to));
+        }
+        let mut all = all.into_iter().peekable();
+        let mut own = own.into_iter().peekable();
+        loop {
+            let block = match (all.peek(), own.peek()) {
+                (Some((a, _)), Some((b, _))) => *a.min(b),
+                (Some((a, _)), None) => *a,
+                (None, Some((b, _))) => *b,
+                (None, None) => break,
+            };
+            if block > upto {
+                break;
+            }
+            let a = all.next_if(|(at, _)| *at == block).map(|(_, row)| row).unwrap_or_default();
+            let b = own.next_if(|(at, _)| *at == block).map(|(_, row)| row).unwrap_or_default();
+            visit(block, &a, &b)?;
+        }
+        next = upto + 1;
+    }
+    Ok(())
 }
