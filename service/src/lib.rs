@@ -3,21 +3,44 @@
 //! Front ends hold only a [`Gate`]: the store as one principal may use it.
 
 pub mod admin;
+mod append;
 pub mod auth;
+mod cache;
+pub mod check;
 pub mod clock;
 pub mod error;
-pub mod export;
+mod marks;
+pub mod metrics;
+mod projector;
+mod read;
+mod shard;
+mod subscribe;
 pub mod views;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use feedlog_core::command::{Command, Principal};
+use feedlog_core::feed::Settings;
 use feedlog_core::ids::{FeedId, SeqId};
+use feedlog_core::lane::Setup;
 use feedlog_core::policy::Denied;
 use feedlog_storage::Engine;
+use tokio::sync::{Semaphore, oneshot};
 
+pub use append::Receipt;
 pub use error::{ReadError, SubmitError};
+pub use projector::{Projection, ProjectionError};
+pub use read::Reads;
+pub use subscribe::Attachment;
+
+use append::Appender;
+use cache::{Places, ShardReader};
+use clock::Moment;
+use shard::Mailbox;
+use subscribe::{Hub, Waiter};
 use views::*;
 
 /// How the store runs. Every bound has a default.
@@ -123,65 +146,291 @@ impl Status {
 
 /// The running store. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store(Arc<Inner>);
 
-#[allow(unused_variables, clippy::todo)]
+pub(crate) struct Inner {
+    pub(crate) engine: Arc<dyn Engine>,
+    settings: Settings,
+    pub(crate) clock: clock::Clock,
+    submit_wait: Duration,
+    attach_queue_max: usize,
+    pub(crate) appender: Appender,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) shards: Vec<Mailbox>,
+    counters: metrics::Counters,
+    pub(crate) blocking: Blocking,
+    auth: auth::Auth,
+    projector: projector::Projector,
+    jobs: admin::Jobs,
+    draining: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Runs blocking reads on threads made for that, so many at a time.
+#[derive(Clone)]
+pub(crate) struct Blocking(Arc<Semaphore>);
+
+/// Blocking reads at a time.
+const BLOCKING_MAX: usize = 64;
+
+impl Blocking {
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let permit = self.0.clone().acquire_owned().await.map_err(|_| ReadError::Unavailable("closing"))?;
+        let span = tracing::Span::current();
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            span.in_scope(read)
+        });
+        // Cancelled when the runtime ends, or panicked.
+        read.await.unwrap_or(Err(ReadError::Unavailable("closing")))
+    }
+}
+
 impl Store {
     /// Starts the threads of the service over an open engine.
     pub fn open(config: StoreConfig, engine: Arc<dyn Engine>) -> Result<Self, OpenError> {
-        todo!()
+        Self::open_with(config, engine, Vec::new())
+    }
+
+    /// As [`Store::open`], with trailing projections of the caller's.
+    pub fn open_with(
+        config: StoreConfig,
+        engine: Arc<dyn Engine>,
+        projections: Vec<Box<dyn Projection>>,
+    ) -> Result<Self, OpenError> {
+        let settings = Settings {
+            recall_window_ms: config.recall_window_ms,
+            edit_window_ms: config.recall_window_ms,
+            payload_bytes_max: config.payload_bytes_max,
+            anonymous_open_feeds: config.auth.anonymous || config.auth.dev,
+        };
+        let count = match config.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let counters = metrics::Counters::new();
+        let appender = Appender::start(engine.clone())?;
+        let hub = Arc::new(Hub::new());
+        let places = Arc::new(Places::new(config.rows_cached_max));
+        let mut shards = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for index in 0..count {
+            let (mailbox, thread) = shard::start(shard::Setting {
+                index,
+                reader: ShardReader::new(
+                    engine.clone(),
+                    places.clone(),
+                    index,
+                    count,
+                    config.rows_cached_max,
+                ),
+                appender: appender.clone(),
+                hub: hub.clone(),
+                clock: config.clock.clone(),
+                setup: Setup { settings, digest: feedlog_storage::digest },
+                feeds_max: config.feeds_cached_max.max(1),
+                mailbox_max: config.mailbox_commands_max,
+                received_every: Duration::from_millis(config.received_every_ms),
+                counters: counters.clone(),
+            })?;
+            shards.push(mailbox);
+            threads.push(thread);
+        }
+        let auth = auth::Auth::open(config.auth, engine.clone(), appender.clone(), config.clock.clone())?;
+        let inner = Arc::new_cyclic(|weak| Inner {
+            projector: projector::Projector::new(weak.clone(), projections),
+            engine,
+            settings,
+            clock: config.clock,
+            submit_wait: Duration::from_millis(config.submit_wait_ms_max),
+            attach_queue_max: config.attach_queue_max,
+            appender,
+            hub,
+            shards,
+            counters,
+            blocking: Blocking(Arc::new(Semaphore::new(BLOCKING_MAX))),
+            auth,
+            jobs: admin::Jobs::default(),
+            draining: AtomicBool::new(false),
+            threads: Mutex::new(threads),
+        });
+        inner.projector.start(&projector::Pace {
+            expire_every: Duration::from_millis(config.expire_every_ms.clamp(1, 60_000)),
+            changes_kept_max: config.changes_kept_max,
+        })?;
+        Ok(Self(inner))
     }
 
     /// The store as this principal may use it.
     pub fn gate(&self, principal: Principal) -> Gate {
-        Gate { store: self.clone(), principal }
+        Gate { store: self.clone(), principal: Arc::new(principal) }
     }
 
     /// Credentials, tokens and rates.
     pub fn auth(&self) -> auth::Auth {
-        todo!()
+        self.0.auth.clone()
     }
 
     /// Maintenance; administrators only.
     pub fn admin(&self, principal: &Principal) -> Result<admin::Admin, Denied> {
-        todo!()
+        if principal.scopes.admin { Ok(admin::Admin::new(self.0.clone())) } else { Err(Denied::Forbidden) }
     }
 
     /// How the store is.
     pub fn status(&self) -> Status {
-        todo!()
+        let health = self.0.appender.health();
+        Status {
+            poisoned: self.0.engine.is_poisoned() || health.poisoned.load(Ordering::Relaxed),
+            draining: self.0.draining.load(Ordering::SeqCst),
+            short_of_space: health.short_of_space.load(Ordering::Relaxed),
+            commit_no: self.0.engine.commit_no(),
+            queued: self.0.shards.iter().map(Mailbox::queued).collect(),
+            lags: self.0.projector.lags(),
+            attachments: self.0.hub.queue_count(),
+        }
     }
 
     /// Takes no more commands, ends attachments, waits at most `deadline` for what was taken, then closes the engine.
     /// `false` when the deadline passed first.
     pub async fn drain(&self, deadline: Duration) -> bool {
-        todo!()
+        let began = Moment::now();
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.0.hub.close();
+        self.0.jobs.stop();
+        let answered = async {
+            for shard in &self.0.shards {
+                shard.drain().await;
+            }
+        };
+        let in_time = tokio::time::timeout(deadline, answered).await.is_ok();
+        if !in_time {
+            tracing::warn!("the time to drain is over; commands in flight are not waited for");
+        }
+        let inner = self.0.clone();
+        let ended = tokio::task::spawn_blocking(move || inner.end());
+        match tokio::time::timeout(began.left(deadline).max(Duration::from_millis(100)), ended).await {
+            Ok(Ok(closed)) => in_time && closed,
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+}
+
+impl Inner {
+    /// Ends all threads in the order in which work flows, then closes the engine. Blocks.
+    fn end(&self) -> bool {
+        self.projector.stop();
+        for shard in &self.shards {
+            shard.input(shard::Input::Stop);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a shard panicked");
+            }
+        }
+        self.appender.stop();
+        match self.engine.close() {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(%error, "the engine did not close");
+                false
+            }
+        }
+    }
+
+    pub(crate) fn shard(&self, feed: &FeedId) -> &Mailbox {
+        &self.shards[shard::shard_of(feed, self.shards.len())]
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A store that was not drained still leaves no thread behind; what it took is answered or unknown.
+        self.projector.stop();
+        for shard in &self.shards {
+            shard.input(shard::Input::Stop);
+        }
     }
 }
 
 /// The store as one principal may use it. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
-    #[allow(dead_code)]
     store: Store,
-    principal: Principal,
+    principal: Arc<Principal>,
 }
 
-#[allow(unused_variables)]
+/// Longest time that a read may wait for something new.
+pub const WAIT_MS_MAX: u64 = 60_000;
+
 impl Gate {
     /// Whose gate it is.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
 
+    /// The same reads, blocking: for threads of one's own.
+    pub fn reads(&self) -> Reads {
+        Reads {
+            engine: self.store.0.engine.clone(),
+            principal: self.principal.clone(),
+            settings: self.store.0.settings,
+            clock: self.store.0.clock.clone(),
+        }
+    }
+
     /// Authorizes, decides, appends and waits for the sync. **On `Ok` it is durable.**
     pub async fn submit(&self, command: Command) -> Result<Receipt, SubmitError> {
-        todo!()
+        // Only a shard that died drops a command unanswered.
+        self.hand_over(command).await?.await.unwrap_or(Err(SubmitError::Unknown))
     }
 
     /// Many commands, in order; an answer for each. All are handed over before the first is waited for.
     pub async fn submit_all(&self, commands: Vec<Command>) -> Vec<Result<Receipt, SubmitError>> {
-        todo!()
+        let mut waiting = Vec::with_capacity(commands.len());
+        for command in commands {
+            waiting.push(self.hand_over(command).await);
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            answers.push(match answer {
+                Ok(answer) => answer.await.unwrap_or(Err(SubmitError::Unknown)),
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
+    async fn hand_over(
+        &self,
+        command: Command,
+    ) -> Result<oneshot::Receiver<Result<Receipt, SubmitError>>, SubmitError> {
+        let inner = &*self.store.0;
+        if inner.draining.load(Ordering::Relaxed) {
+            return Err(SubmitError::Unavailable("closing"));
+        }
+        if inner.appender.health().poisoned.load(Ordering::Relaxed) {
+            return Err(SubmitError::Unavailable("an earlier sync failed"));
+        }
+        inner
+            .shard(&command.feed)
+            .send(self.principal.clone(), command, inner.submit_wait, &inner.counters)
+            .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        read: impl FnOnce(&Reads) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let reads = self.reads();
+        let began = Moment::now();
+        let answer = self.store.0.blocking.run(move || read(&reads)).await;
+        ::metrics::histogram!(metrics::READ_SECONDS, "what" => what).record(began.elapsed().as_secs_f64());
+        answer
     }
 
     /// A page of history; with `wait_ms` > 0 and nothing after the place asked for, waits that long for something.
@@ -192,22 +441,55 @@ impl Gate {
         limit: usize,
         wait_ms: u64,
     ) -> Result<Page, ReadError> {
-        todo!()
+        let page = self.history_now(feed, query, limit).await?;
+        if wait_ms == 0 || !matches!(query, HistoryQuery::After(_)) || !is_empty(&page) {
+            return Ok(page);
+        }
+        let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
+        let began = Moment::now();
+        let waiter = Waiter::new(self.store.0.hub.clone(), feed.clone());
+        loop {
+            // Read again after registering: nothing that came in between is missed.
+            let page = self.history_now(feed, query, limit).await?;
+            if !is_empty(&page) {
+                return Ok(page);
+            }
+            match tokio::time::timeout(began.left(wait), waiter.rung()).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return Ok(page),
+            }
+        }
+    }
+
+    async fn history_now(&self, feed: &FeedId, query: HistoryQuery, limit: usize) -> Result<Page, ReadError> {
+        let feed = feed.clone();
+        self.read("history", move |reads| reads.history(&feed, query, limit)).await
     }
 
     /// One entry. `NotFound` when there is none, or it is gone for this reader.
     pub async fn entry(&self, feed: &FeedId, seq: SeqId) -> Result<View, ReadError> {
-        todo!()
+        let feed = feed.clone();
+        self.read("entry", move |reads| reads.entry(&feed, seq)).await
     }
 
     /// Replay, then live, without a hole.
     pub async fn attach(&self, to: AttachTo) -> Result<Attachment, ReadError> {
-        todo!()
+        let inner = &*self.store.0;
+        if inner.draining.load(Ordering::Relaxed) {
+            return Err(ReadError::Unavailable("closing"));
+        }
+        let (hub, blocking) = (inner.hub.clone(), inner.blocking.clone());
+        let queue_max = inner.attach_queue_max;
+        self.read("attach", move |reads| {
+            Attachment::open(hub, Arc::new(reads.clone()), blocking, queue_max, to)
+        })
+        .await
     }
 
     /// One feed.
     pub async fn feed(&self, feed: &FeedId) -> Result<FeedInfo, ReadError> {
-        todo!()
+        let feed = feed.clone();
+        self.read("feed", move |reads| reads.feed(&feed)).await
     }
 
     /// The caller's conversation list, most recent first, pinned before others.
@@ -216,12 +498,14 @@ impl Gate {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Paged<Conversation>, ReadError> {
-        todo!()
+        let cursor = cursor.map(str::to_owned);
+        self.read("conversations", move |reads| reads.conversations(cursor.as_deref(), limit)).await
     }
 
     /// All feeds by name; administrators only.
     pub async fn all_feeds(&self, cursor: Option<&str>, limit: usize) -> Result<Paged<FeedInfo>, ReadError> {
-        todo!()
+        let cursor = cursor.map(str::to_owned);
+        self.read("all_feeds", move |reads| reads.all_feeds(cursor.as_deref(), limit)).await
     }
 
     /// Members by uid.
@@ -231,7 +515,8 @@ impl Gate {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Paged<MemberInfo>, ReadError> {
-        todo!()
+        let (feed, cursor) = (feed.clone(), cursor.map(str::to_owned));
+        self.read("members", move |reads| reads.members(&feed, cursor.as_deref(), limit)).await
     }
 
     /// Pending requests by uid; owner and admins.
@@ -241,27 +526,30 @@ impl Gate {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Paged<RequestInfo>, ReadError> {
-        todo!()
+        let (feed, cursor) = (feed.clone(), cursor.map(str::to_owned));
+        self.read("requests", move |reads| reads.requests(&feed, cursor.as_deref(), limit)).await
     }
 
     /// The caller's marks.
     pub async fn marks(&self, feed: &FeedId) -> Result<Marks, ReadError> {
-        todo!()
+        let feed = feed.clone();
+        self.read("marks", move |reads| reads.marks(&feed)).await
     }
 
     /// Unread over all feeds of the caller.
     pub async fn unread(&self) -> Result<UnreadTotal, ReadError> {
-        todo!()
+        self.read("unread", Reads::unread).await
     }
 
     /// Unread of one feed with its reasons.
     pub async fn unread_of(&self, feed: &FeedId) -> Result<ExplainedUnread, ReadError> {
-        todo!()
+        let feed = feed.clone();
+        self.read("unread_of", move |reads| reads.unread_of(&feed)).await
     }
 
     /// Who waits for the caller, longest first.
     pub async fn unreplied(&self, limit: usize) -> Result<Vec<Unreplied>, ReadError> {
-        todo!()
+        self.read("unreplied", move |reads| reads.unreplied(limit)).await
     }
 
     /// Who has received and read a message.
@@ -272,27 +560,11 @@ impl Gate {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Receipts, ReadError> {
-        todo!()
+        let (feed, cursor) = (feed.clone(), cursor.map(str::to_owned));
+        self.read("receipts", move |reads| reads.receipts(&feed, seq, cursor.as_deref(), limit)).await
     }
 }
 
-/// A reader of one or many feeds: replay, `CaughtUp`, then live. Bounded memory: a reader that is slow falls back to the
-/// log.
-pub struct Attachment {}
-
-impl Attachment {
-    /// The next delivery; `None` when the service is closing. Cancel safe.
-    pub async fn next(&mut self) -> Option<Delivery> {
-        todo!()
-    }
-
-    /// Adds a feed, replayed after a place (WebSocket `attach` on an open connection).
-    pub async fn add(&mut self, _feed: FeedId, _after: SeqId) -> Result<(), ReadError> {
-        todo!()
-    }
-
-    /// Stops following a feed.
-    pub fn remove(&mut self, _feed: &FeedId) {
-        todo!()
-    }
+fn is_empty(page: &Page) -> bool {
+    page.entries.is_empty() && page.gone.is_empty()
 }

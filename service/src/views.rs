@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use crate::append::Receipt;
 use bytes::Bytes;
 use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, Role};
 use feedlog_core::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
@@ -160,19 +161,6 @@ pub enum AttachTo {
     Feeds(Vec<(FeedId, SeqId)>),
     /// All feeds of the caller, also those joined later; after the places named, from the head for the others.
     Mine(Vec<(FeedId, SeqId)>),
-}
-
-/// Proof for the caller that its entries are durable. Made only in `append.rs`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    pub(crate) done: feedlog_core::command::Done,
-}
-
-impl Receipt {
-    /// What became of the command.
-    pub fn done(&self) -> &feedlog_core::command::Done {
-        &self.done
-    }
 }
 
 /// Payload with media type, as a front end hands it in.

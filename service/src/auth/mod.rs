@@ -2,14 +2,28 @@
 //!
 //! Nothing here prints or returns a credential: errors carry none (I-8).
 
+mod jwt;
+mod rate;
+mod tokens;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use feedlog_core::command::{Principal, Scopes};
-use feedlog_core::ids::{TimeMs, Uid};
+use feedlog_core::event::MENTION_ALL;
+use feedlog_core::ids::{ANONYMOUS_PREFIX, TimeMs, Uid};
+use feedlog_storage::{Engine, StateKey};
+use subtle::ConstantTimeEq;
 
+use crate::append::Appender;
+use crate::clock::Clock;
+use crate::error::SubmitError;
 use crate::views::Paged;
+use jwt::{Jwt, USER_ONLY};
+use rate::Limiter;
+use tokens::Tokens;
 
 /// How callers prove who they are.
 #[derive(Clone, Default)]
@@ -204,33 +218,127 @@ pub struct IssuedToken {
 
 /// Checks credentials and rates; makes and revokes tokens. Cheap to clone; see [`crate::Store::auth`].
 #[derive(Clone)]
-pub struct Auth {}
+pub struct Auth(Arc<Inner>);
 
-#[allow(unused_variables, clippy::todo)]
+struct Inner {
+    dev: bool,
+    anonymous: bool,
+    admin_token: Option<[u8; 32]>,
+    tokens: Tokens,
+    jwt: Option<Jwt>,
+    principals: Option<Limiter<Uid>>,
+    addresses: Option<Limiter<IpAddr>>,
+    clock: Clock,
+    appender: Appender,
+}
+
 impl Auth {
+    pub(crate) fn open(
+        config: AuthConfig,
+        engine: Arc<dyn Engine>,
+        appender: Appender,
+        clock: Clock,
+    ) -> Result<Self, AuthError> {
+        let jwt = config.jwt.map(|jwt| Jwt::open(jwt, clock.now_ms())).transpose()?;
+        Ok(Self(Arc::new(Inner {
+            dev: config.dev,
+            anonymous: config.anonymous || config.dev,
+            admin_token: config.admin_token.map(|token| feedlog_storage::digest(token.expose().as_bytes())),
+            tokens: Tokens::new(engine),
+            jwt,
+            principals: config.rate_per_principal.map(Limiter::new),
+            addresses: config.rate_per_address.map(Limiter::new),
+            clock,
+            appender,
+        })))
+    }
+
     /// Whose credential this is. Cheap: cached, at most one point read.
     pub fn authenticate(&self, credential: Credential<'_>) -> Result<Principal, AuthError> {
-        todo!()
+        let token = match credential {
+            Credential::Token(token) => token,
+            Credential::None { connection } => return self.anonymous(connection),
+        };
+        if let Some(admin) = &self.0.admin_token {
+            let digest = feedlog_storage::digest(token.as_bytes());
+            if bool::from(admin.ct_eq(&digest)) {
+                return Ok(administrator());
+            }
+        }
+        let now_ms = self.0.clock.now_ms();
+        if let Some((id, secret)) = Tokens::parse(token) {
+            return self.0.tokens.authenticate(id, &secret, now_ms);
+        }
+        if let Some(jwt) = &self.0.jwt
+            && let Ok(principal) = jwt.authenticate(token, now_ms)
+        {
+            return Ok(principal);
+        }
+        if self.0.dev {
+            if token == ADMIN_UID {
+                return Ok(administrator());
+            }
+            let uid = Uid::parse(token).map_err(|_| AuthError::Unauthenticated)?;
+            let uid = ordinary(uid).map_err(|_| AuthError::Unauthenticated)?;
+            return Ok(Principal { uid, scopes: USER_ONLY, anonymous: false, via: None });
+        }
+        Err(AuthError::Unauthenticated)
     }
 
-    /// The principal of a user for whom a service (scope `send_as`) acts; `Forbidden` for others.
+    fn anonymous(&self, connection: &str) -> Result<Principal, AuthError> {
+        if !self.0.anonymous {
+            return Err(AuthError::Unauthenticated);
+        }
+        let uid = Uid::parse(&format!("{ANONYMOUS_PREFIX}{connection}"))
+            .map_err(|_| AuthError::BadField { field: "connection", problem: "is not a name" })?;
+        Ok(Principal { uid, scopes: Scopes::default(), anonymous: true, via: None })
+    }
+
+    /// The principal of a user for whom a service (scope `send_as`) acts; `Forbidden` for others. It may do what that
+    /// user may, and not what the service may.
     pub fn act_for(&self, service: &Principal, uid: Uid) -> Result<Principal, AuthError> {
-        todo!()
+        if !service.scopes.send_as || service.anonymous {
+            return Err(AuthError::Forbidden);
+        }
+        let uid = ordinary(uid)?;
+        Ok(Principal { uid, scopes: USER_ONLY, anonymous: false, via: Some(service.uid.clone()) })
     }
 
-    /// Counts one request of a principal; `RateLimited` when it was one too many.
+    /// Counts one request of a principal; `RateLimited` when it was one too many. Acts for others count for the
+    /// service.
     pub fn check_principal(&self, principal: &Principal) -> Result<(), AuthError> {
-        todo!()
+        let Some(limiter) = &self.0.principals else { return Ok(()) };
+        limiter
+            .check(principal.via.as_ref().unwrap_or(&principal.uid), self.0.clock.now_ms())
+            .map_err(|retry_after_ms| AuthError::RateLimited { retry_after_ms })
     }
 
-    /// Counts one request from an address.
+    /// Counts one request from an address; of IPv6 a /64 is one address.
     pub fn check_address(&self, address: IpAddr) -> Result<(), AuthError> {
-        todo!()
+        let Some(limiter) = &self.0.addresses else { return Ok(()) };
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+            v4 => v4,
+        };
+        limiter
+            .check(&address, self.0.clock.now_ms())
+            .map_err(|retry_after_ms| AuthError::RateLimited { retry_after_ms })
     }
 
     /// Makes a token; administrators only. **On `Ok` it is durable.**
     pub async fn create_token(&self, by: &Principal, token: NewToken) -> Result<IssuedToken, AuthError> {
-        todo!()
+        only_administrators(by)?;
+        let token = NewToken { uid: ordinary(token.uid)?, ..token };
+        if token.note.as_ref().is_some_and(|note| note.len() > NOTE_BYTES_MAX) {
+            return Err(AuthError::BadField { field: "note", problem: "is longer than 255 bytes" });
+        }
+        let now_ms = self.0.clock.now_ms();
+        if token.expires_ms.is_some_and(|end| end <= now_ms) {
+            return Err(AuthError::BadField { field: "expires_ms", problem: "is in the past" });
+        }
+        let (key, value, info, secret) = Tokens::draw(&token, now_ms)?;
+        self.write(key, value).await?;
+        Ok(IssuedToken { info, secret })
     }
 
     /// Tokens by id; administrators only.
@@ -240,11 +348,71 @@ impl Auth {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<Paged<TokenInfo>, AuthError> {
-        todo!()
+        only_administrators(by)?;
+        let (rows, more) = self.0.tokens.list(cursor, limit.clamp(1, TOKENS_PAGE_MAX))?;
+        let next = if more { rows.last().map(|info| info.id.to_string()) } else { None };
+        Ok(Paged { rows, next })
     }
 
     /// Revokes a token; administrators only; again is `Ok`. **On `Ok` it is durable and in force.**
     pub async fn revoke_token(&self, by: &Principal, id: &str) -> Result<TokenInfo, AuthError> {
-        todo!()
+        only_administrators(by)?;
+        let (row, info) = self.0.tokens.revoking(id, self.0.clock.now_ms())?;
+        if let Some((key, value)) = row {
+            self.write(key, value).await?;
+        }
+        self.0.tokens.forget(id);
+        Ok(info)
+    }
+
+    async fn write(&self, key: StateKey, value: Bytes) -> Result<(), AuthError> {
+        self.0.appender.write_state(vec![(key, Some(value))]).await.map_err(|error| match error {
+            SubmitError::Unavailable(why) => AuthError::Unavailable(why),
+            _ => AuthError::Unavailable("the outcome is unknown"),
+        })
     }
 }
+
+/// The uid of the administrator of the configuration and of development mode.
+const ADMIN_UID: &str = "admin";
+const NOTE_BYTES_MAX: usize = 255;
+const TOKENS_PAGE_MAX: usize = 1000;
+
+fn administrator() -> Principal {
+    Principal {
+        uid: Uid::parse(ADMIN_UID).expect("INVARIANT: `admin` is a valid uid"),
+        scopes: Scopes { user: true, send_as: true, audit: true, admin: true },
+        anonymous: false,
+        via: None,
+    }
+}
+
+fn only_administrators(by: &Principal) -> Result<(), AuthError> {
+    if by.scopes.admin { Ok(()) } else { Err(AuthError::Forbidden) }
+}
+
+/// A uid that a person or service can have.
+fn ordinary(uid: Uid) -> Result<Uid, AuthError> {
+    if uid.as_str().starts_with(ANONYMOUS_PREFIX) || uid.as_str() == MENTION_ALL {
+        return Err(AuthError::BadField { field: "uid", problem: "is reserved" });
+    }
+    Ok(uid)
+}
+
+/// Scopes by name (`user`, `send-as` or `send_as`, `audit`, `admin`); other words mean nothing here.
+pub fn parse_scopes<'a>(words: impl IntoIterator<Item = &'a str>) -> Scopes {
+    let mut scopes = Scopes::default();
+    for word in words {
+        match word {
+            "user" => scopes.user = true,
+            "send-as" | "send_as" => scopes.send_as = true,
+            "audit" => scopes.audit = true,
+            "admin" => scopes.admin = true,
+            _ => {}
+        }
+    }
+    scopes
+}
+
+#[cfg(test)]
+mod tests;
