@@ -352,6 +352,9 @@ impl Shard {
                     self.setting.counters.answered(&what);
                     token.send(answer(what));
                 }
+                Step::ReadFailed(error) => {
+                    tracing::error!(%error, "rows could not be derived, the command did not happen");
+                }
                 Step::Commit { group, rows } => {
                     let mut kept = Vec::new();
                     let mut joined = Vec::new();
