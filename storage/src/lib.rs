@@ -5,14 +5,18 @@
 
 mod commit_queue;
 mod dir;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
 mod format;
 mod guard;
 mod keys;
 mod kv;
 mod log;
 mod mem;
+mod rebuild;
 mod space;
 mod store;
+mod verify;
 
 use std::path::Path;
 
@@ -24,8 +28,10 @@ use feedlog_core::rows::{RowKey, RowValue};
 pub use commit_queue::{CommitQueue, QueueLimits, Reply, Round};
 pub use dir::{FORMAT_VERSION, LAYOUT_VERSION, engine_of};
 pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters, chain_hash};
+pub use rebuild::RebuildReport;
 pub use space::free_bytes;
 pub use store::{EngineKind, OpenError, OpenOptions, Store, open};
+pub use verify::{Damage, Phase, Progress, VerifyReport};
 
 /// One atomic, contiguous piece of one commit: new entries of one feed with the rows that change with them, or state
 /// rows, or both.

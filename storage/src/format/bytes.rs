@@ -85,14 +85,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn flag(&mut self) -> Result<bool, DecodeError> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(DecodeError::Value("flag")),
-        }
-    }
-
     pub(super) fn end(self) -> Result<(), DecodeError> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Value("length")) }
     }

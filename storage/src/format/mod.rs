@@ -99,13 +99,6 @@ impl std::fmt::Debug for Upcasters {
     }
 }
 
-/// The hashes of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Proof {
-    pub(crate) payload_hash: [u8; 32],
-    pub(crate) chain_hash: [u8; 32],
-}
-
 /// The stored value of an entry, and its chain hash. `previous` is the chain hash of the entry before, not looked at
 /// for the first.
 pub(crate) fn encode_entry(
@@ -341,10 +334,8 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The hashes as they follow from the content, given the chain hash of the entry before; to compare with what is
-    /// stored.
-    pub(crate) fn proof(&self, feed: &FeedId, previous: &[u8; 32]) -> Proof {
-        let payload_hash = self.payload_hash();
+    /// The chain hash as it follows from the content, given that of the entry before; to compare with what is stored.
+    pub(crate) fn chain_of(&self, feed: &FeedId, previous: &[u8; 32]) -> [u8; 32] {
         let header = Header {
             seq: self.seq,
             ordinal: self.ordinal,
@@ -352,7 +343,7 @@ impl<'a> Frame<'a> {
             sender: self.sender,
             event: self.event,
         };
-        Proof { payload_hash, chain_hash: header.chain(feed, &payload_hash, previous) }
+        header.chain(feed, &self.payload_hash(), previous)
     }
 
     /// The same entry with a tombstone for its payload; `None` when there is no payload to strip.

@@ -11,7 +11,7 @@ mod commit;
 mod read;
 mod recover;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -69,13 +69,19 @@ enum Poison {
     Hard = 2,
 }
 
-type Opener<K> = Box<dyn Fn() -> Result<K, KvError> + Send + Sync>;
+/// How tables come to be.
+pub(crate) struct Openers<K> {
+    /// The store's own.
+    pub(crate) tables: Box<dyn Fn() -> Result<K, KvError> + Send + Sync>,
+    /// Others of the same kind in an existing, empty directory, for a rebuild.
+    pub(crate) scratch: Box<dyn Fn(&Path) -> Result<K, KvError> + Send + Sync>,
+}
 
 /// The log over a [`Kv`].
 pub(crate) struct LogEngine<K> {
     /// `None` once closed, or when opening again failed.
     kv: RwLock<Option<K>>,
-    opener: Opener<K>,
+    openers: Openers<K>,
     dir: Option<DataDir>,
     guard: Option<TailGuard>,
     options: LogOptions,
@@ -97,12 +103,12 @@ impl<K: Kv> LogEngine<K> {
     /// Opens the tables, checks what was recovered against the change rows and the tail guard. `dir` is `None` for
     /// stores that are not on disk.
     pub(crate) fn open(
-        opener: Opener<K>,
+        openers: Openers<K>,
         dir: Option<DataDir>,
         options: LogOptions,
         upcasters: Upcasters,
     ) -> Result<Self, OpenError> {
-        let kv = opener().map_err(OpenError::from)?;
+        let kv = (openers.tables)().map_err(OpenError::from)?;
         let recovered = recover::check(&kv, options.node)?;
         let guard = dir
             .as_ref()
@@ -112,7 +118,7 @@ impl<K: Kv> LogEngine<K> {
         let feeds = options.feeds_cached_max;
         Ok(Self {
             kv: RwLock::new(Some(kv)),
-            opener,
+            openers,
             dir,
             guard,
             upcasters,
@@ -181,19 +187,22 @@ impl<K: Kv> LogEngine<K> {
         self.dir.as_ref().map(DataDir::path)
     }
 
-    pub(crate) fn node(&self) -> u16 {
-        self.options.node
+    pub(crate) fn openers(&self) -> &Openers<K> {
+        &self.openers
     }
 
     pub(crate) fn upcasters(&self) -> &Upcasters {
         &self.upcasters
     }
 
-    /// Where the engine's own files lie.
-    pub(crate) fn tables_dir(&self) -> Option<PathBuf> {
-        self.dir.as_ref().map(DataDir::tables)
+    /// Nothing is written while the answer is held.
+    pub(crate) fn freeze(&self) -> Frozen<'_> {
+        Frozen(self.writer())
     }
 }
+
+/// While it lives, nothing is written.
+pub(crate) struct Frozen<'a>(#[allow(dead_code)] MutexGuard<'a, Writer>);
 
 /// The tables while they are open.
 pub(crate) struct KvRef<'a, K>(RwLockReadGuard<'a, Option<K>>);

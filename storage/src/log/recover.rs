@@ -144,7 +144,7 @@ impl<K: Kv> LogEngine<K> {
         let mut slot = self.kv.write().unwrap_or_else(PoisonError::into_inner);
         // The old tables go first: they hold the engine's own lock.
         drop(slot.take());
-        let kv = (self.opener)().map_err(read_error)?;
+        let kv = (self.openers.tables)().map_err(read_error)?;
         let recovered = check(&kv, self.options.node).map_err(|error| damaged(format_args!("{error}")))?;
         if recovered.commit_no < writer.commit_no {
             return Err(damaged(format_args!(
