@@ -9,6 +9,7 @@ mod cache;
 pub mod check;
 pub mod clock;
 pub mod error;
+pub mod export;
 mod marks;
 pub mod metrics;
 mod projector;
