@@ -27,6 +27,14 @@ const CONFINED: [(&str, &str, &[&str]); 3] = [
     ("rocksdb", "feedlog-storage", &["storage/src/rocks.rs", "storage/src/rocks/"]),
 ];
 
+/// What proves a stage of a message's way, and the one file that may make it: `Type { …` or a call.
+const MADE_IN: [(&str, &str); 4] = [
+    ("Ok(Authorized {", "core/src/policy.rs"),
+    ("Committed { entries", "storage/src/log/commit.rs"),
+    ("Receipt { done", "service/src/append.rs"),
+    ("engine.commit(", "storage/src/commit_queue.rs"),
+];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -151,6 +159,10 @@ fn confined_libraries_are_named_only_where_they_live() {
             if homes.iter().any(|home| path.starts_with(home)) || path == "tests/tidy.rs" {
                 continue;
             }
+            // `mod sled;` makes `sled::` ours in that file.
+            if text.lines().any(|line| has_word(code(line), &format!("mod {library}"))) {
+                continue;
+            }
             for (number, line) in text.lines().enumerate() {
                 let line = code(line);
                 // A path beginning with the library's name; our own modules of that name follow `crate::` or `self::`.
@@ -161,14 +173,29 @@ fn confined_libraries_are_named_only_where_they_live() {
                     !before.ends_with(is_word) && !of_ours
                 }) || has_word(line, &format!("extern crate {library}"))
                     || line.trim_end() == format!("use {library};");
-                // `mod sled;` makes `sled::` ours in that file.
-                let own_module = text.lines().any(|line| {
-                    let line = code(line);
-                    has_word(line, &format!("mod {library}"))
-                });
-                if used && !own_module {
+                if used {
                     problems.push(format!("{path}:{}: {library} belongs to {homes:?}", number + 1));
                 }
+            }
+        }
+    }
+    report(problems);
+}
+
+/// Within a crate privacy does not help; what must not compile from outside is in `tests/must_not_compile.md`.
+#[test]
+fn proofs_are_made_in_one_place() {
+    let mut problems = Vec::new();
+    for (making, home) in MADE_IN {
+        for (path, text) in rust_files() {
+            let shown = text.len() - tests_of(&path, &text).len();
+            let found = text[..shown].lines().any(|line| code(line).contains(making));
+            if found && path != home {
+                problems.push(format!("{path}: `{making}` belongs to {home} alone"));
+            }
+            if !found && path == home {
+                problems
+                    .push(format!("{home}: no `{making}` any more; tests/tidy.rs looks in the wrong place"));
             }
         }
     }
