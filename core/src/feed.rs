@@ -354,11 +354,7 @@ pub fn evolve(state: &mut Option<Arc<FeedState>>, entry: &Entry) {
             state.member_count = state.member_count.saturating_sub(1);
         }
         Event::RoleChanged { uid, role: Role::Owner } => state.owner = Some(uid.clone()),
-        Event::HoldPlaced { hold } => {
-            if !state.holds.contains(hold) {
-                state.holds.push(hold.clone());
-            }
-        }
+        Event::HoldPlaced { hold } if !state.holds.contains(hold) => state.holds.push(hold.clone()),
         Event::HoldLifted { hold } => state.holds.retain(|name| name != hold),
         _ => {}
     }

@@ -210,10 +210,9 @@ mod tests {
 
     #[test]
     fn names_at_the_limit_and_one_past_it() {
-        for max in [limits::FEED_ID_BYTES_MAX] {
-            assert!(FeedId::parse(&"x".repeat(max)).is_ok());
-            assert_eq!(FeedId::parse(&"x".repeat(max + 1)), Err(NameError::TooLong { max }));
-        }
+        let max = limits::FEED_ID_BYTES_MAX;
+        assert!(FeedId::parse(&"x".repeat(max)).is_ok());
+        assert_eq!(FeedId::parse(&"x".repeat(max + 1)), Err(NameError::TooLong { max }));
         assert!(Uid::parse(&"é".repeat(50)).is_ok());
         assert!(Uid::parse(&"é".repeat(51)).is_err());
         assert_eq!(FeedId::parse(""), Err(NameError::Empty));

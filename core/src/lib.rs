@@ -17,4 +17,6 @@ pub mod projection;
 pub mod read;
 pub mod rows;
 pub mod sequencer;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod views;

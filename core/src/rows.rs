@@ -11,7 +11,7 @@ use crate::ids::{ClientMsgId, FeedId, Ordinal, ReactionKey, SeqId, TimeMs, Uid};
 use crate::limits::COUNT_BLOCK_ORDINALS;
 
 /// The place of a derived row.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RowKey {
     /// The folded state of a feed. Value: [`RowValue::Feed`].
     Feed(FeedId),
@@ -41,7 +41,7 @@ pub enum RowKey {
 }
 
 /// Where a `client_msg_id` is unique: a sender, or a constant of a front end that has none.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DedupScope {
     /// A sender's ids.
     Sender(Uid),

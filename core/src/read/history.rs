@@ -286,10 +286,8 @@ impl Scan<'_> {
                     entry.payload = payload;
                 }
             }
-            (Event::MessageEdited { target, .. }, _) => {
-                if !self.is_readable(*target)? {
-                    entry.payload = Payload::None;
-                }
+            (Event::MessageEdited { target, .. }, _) if !self.is_readable(*target)? => {
+                entry.payload = Payload::None;
             }
             _ => {}
         }
