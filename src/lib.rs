@@ -1,8 +1,149 @@
 //! The binary and its wiring; no message logic.
+//!
+//! [`build`] opens the store and binds the address; [`App::run`] serves until told to stop, then drains: front ends,
+//! then the service, then the engine.
 
+pub mod cli;
+pub mod client;
 pub mod config;
+pub mod shutdown;
+pub mod telemetry;
+mod wiring;
 
-/// Programs that must not compile, run by `cargo test --doc`.
-#[cfg(doctest)]
-#[doc = include_str!("../tests/must_not_compile.md")]
-pub struct MustNotCompile;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use feedlog_api::http::{self, Services};
+use feedlog_service::Store;
+use feedlog_service::auth::{AuthError, Secret};
+
+pub use config::Config;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The configuration does not allow it.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// The store did not open.
+    #[error(transparent)]
+    Open(#[from] feedlog_storage::OpenError),
+    /// The service did not start.
+    #[error(transparent)]
+    Service(#[from] feedlog_service::OpenError),
+    /// The first administrator's token could not be made.
+    #[error("the first token could not be made: {0}")]
+    Token(#[from] AuthError),
+    /// The address cannot be bound.
+    #[error("{addr}: {source}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A server that is ready to serve.
+pub struct App {
+    config: Config,
+    listener: tokio::net::TcpListener,
+    addr: SocketAddr,
+    store: Store,
+    storage: feedlog_storage::Store,
+    first_token: Option<Secret>,
+}
+
+/// Opens the store, makes the first administrator's token when there is none, and binds the address. Nothing is served
+/// yet. `dev` opens everything, on loopback only.
+///
+/// # Errors
+/// When the configuration is unsafe, or the store or the address cannot be had.
+pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
+    // What can be refused without touching the data is refused first.
+    config.check_bind(dev, true)?;
+    let storage = wiring::open_storage(&config)?;
+    let service = wiring::service_config(&config, dev);
+    let engine = storage.engine();
+    let built = async {
+        let store = Store::open(service, engine.clone())?;
+        let has_tokens = wiring::has_tokens(&store).await?;
+        config.check_bind(dev, has_tokens)?;
+        let addr = config.http.addr;
+        let listener =
+            tokio::net::TcpListener::bind(addr).await.map_err(|source| BuildError::Bind { addr, source })?;
+        let addr = listener.local_addr().map_err(|source| BuildError::Bind { addr, source })?;
+        let first_token = if dev || config.has_auth() || has_tokens {
+            None
+        } else {
+            Some(wiring::create_first_token(&store).await?)
+        };
+        Ok((store, listener, addr, first_token))
+    };
+    match built.await {
+        Ok((store, listener, addr, first_token)) => {
+            Ok(App { config, listener, addr, store, storage, first_token })
+        }
+        Err(err) => {
+            // The store is closed properly, so that the next start has nothing to recover.
+            if let Err(close) = engine.close() {
+                tracing::warn!(error = %close, "closing the store");
+            }
+            Err(err)
+        }
+    }
+}
+
+impl App {
+    /// Where it listens; the port is the real one when 0 was configured.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Whether clients must speak TLS.
+    pub fn is_tls(&self) -> bool {
+        self.config.http.tls_cert_file.is_some()
+    }
+
+    /// The first administrator's token, when this start made it: the only time it can be seen.
+    pub fn first_token(&self) -> Option<&Secret> {
+        self.first_token.as_ref()
+    }
+
+    /// The running store, for tests.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Serves until `stop` completes, then drains within `shutdown.drain_ms`. `Ok(false)` when work was left after
+    /// that time: it was not acknowledged to anybody.
+    ///
+    /// # Errors
+    /// When the front end cannot run.
+    pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<bool, http::HttpError> {
+        let Self { config, listener, store, storage, .. } = self;
+        let handle = telemetry::recorder();
+        let upkeep = tokio::spawn(telemetry::upkeep(handle.clone()));
+        let stats = storage.clone();
+        let services = Services {
+            store: store.clone(),
+            metrics: Arc::new(move || telemetry::render(&handle, &stats.stats())),
+        };
+        let drain = Duration::from_millis(config.shutdown.drain_ms);
+        let (stopped, stopping) = tokio::sync::oneshot::channel();
+        let served = http::serve(wiring::http_config(&config), vec![listener], services, async move {
+            stop.await;
+            let _ = stopped.send(Instant::now());
+        })
+        .await;
+        let started = stopping.await.unwrap_or_else(|_| Instant::now());
+        let left = drain.saturating_sub(started.elapsed());
+        let drained = store.drain(left.max(Duration::from_millis(100))).await;
+        upkeep.abort();
+        if let Err(err) = storage.engine().close() {
+            tracing::debug!(error = %err, "closing the store again");
+        }
+        served.map(|()| drained)
+    }
+}

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::value::{Engine, LogFormat, Secret, Value};
+use super::value::{Engine, HmacAlgorithm, KeyAlgorithm, LogFormat, Secret, Value};
 
 /// What the machinery knows of one key.
 pub(super) struct Key {
@@ -100,6 +100,8 @@ keys! {
         /// TLS private key, a PEM file.
         #[example = "\"/etc/feedlog/key.pem\""]
         tls_key_file: Option<PathBuf> = None;
+        /// How often the TLS files are looked at for a change, in milliseconds.
+        tls_reload_check_ms: u64 = 10_000;
         /// Allows an address that is not loopback without TLS: tokens and messages then travel in the clear. Set it only
         /// when a proxy in front ends TLS.
         plain_text: bool = false;
@@ -149,24 +151,22 @@ keys! {
         /// Secret of JWTs signed with HS256, HS384 or HS512, a file; its bytes are the key.
         #[example = "\"/etc/feedlog/jwt.secret\""]
         jwt_hmac_file: Option<PathBuf> = None;
+        /// Algorithm of that secret: "HS256", "HS384" or "HS512". A token's own `alg` decides nothing.
+        jwt_hmac_algorithm: HmacAlgorithm = HmacAlgorithm::Hs256;
         /// Public key of JWTs signed with RS256, ES256 or EdDSA, a PEM file.
         #[example = "\"/etc/feedlog/jwt.pem\""]
         jwt_public_key_file: Option<PathBuf> = None;
+        /// Algorithm of that key: "RS256", "ES256" or "EdDSA".
+        jwt_public_key_algorithm: KeyAlgorithm = KeyAlgorithm::Rs256;
         /// Keys as a JWKS file; read again when it changes.
         #[example = "\"/etc/feedlog/jwks.json\""]
         jwt_jwks_file: Option<PathBuf> = None;
-        /// Algorithms accepted; a token's own `alg` decides nothing. [] = those that fit the keys.
-        jwt_algorithms: Vec<String> = Vec::new();
-        /// The `aud` a JWT must carry; unset = a JWT with an `aud` is refused.
-        #[example = "\"feedlog\""]
-        jwt_audience: Option<String> = None;
-        /// The `iss` a JWT must carry.
-        #[example = "\"https://id.example.org\""]
-        jwt_issuer: Option<String> = None;
+        /// The `aud` a JWT must carry (one of these); [] accepts only tokens without `aud`.
+        jwt_audience: Vec<String> = Vec::new();
+        /// The `iss` a JWT must carry (one of these); [] accepts any.
+        jwt_issuer: Vec<String> = Vec::new();
         /// Leeway for `exp` and `nbf`, in milliseconds.
         jwt_leeway_ms: u64 = 30_000;
-        /// How often key files are looked at for a change, in milliseconds.
-        reload_check_ms: u64 = 10_000;
         /// Callers without a token may use open feeds (as `anon:…`).
         anonymous: bool = false;
     }
@@ -191,12 +191,10 @@ keys! {
 
     /// The machinery between front ends and storage.
     service: Service {
-        /// Shards that decide in parallel; 0 = one per core, at most 8.
+        /// Shards that decide in parallel; 0 = one per core.
         shards: u64 = 0;
         /// Commands waiting per shard before senders are told to come back.
-        mailbox_max: u64 = 1_024;
-        /// Attached readers over all connections.
-        attachments_max: u64 = 100_000;
+        mailbox_max: u64 = 4_096;
     }
 
     /// Log lines, on standard error.

@@ -124,7 +124,7 @@ fn bounds_are_checked() {
         "[http]\nheader_max_bytes = 100",
         "[http]\ntls_cert_file = \"x\"",
         "[limits]\nrequests_per_address_per_second = 4294967296",
-        "[auth]\njwt_algorithms = [\"none\"]",
+        "[auth]\njwt_hmac_algorithm = \"none\"",
     ] {
         assert_eq!(parse(text).unwrap_err().len(), 1, "{text}");
     }

@@ -243,3 +243,49 @@ choice! {
     }
     "\"pretty\" or \"json\""
 }
+
+choice! {
+    /// How JWTs are signed with a shared secret.
+    HmacAlgorithm {
+        /// HMAC with SHA-256.
+        Hs256 = "HS256",
+        /// HMAC with SHA-384.
+        Hs384 = "HS384",
+        /// HMAC with SHA-512.
+        Hs512 = "HS512",
+    }
+    "\"HS256\", \"HS384\" or \"HS512\""
+}
+
+choice! {
+    /// How JWTs are signed with a private key.
+    KeyAlgorithm {
+        /// RSA PKCS#1 v1.5 with SHA-256.
+        Rs256 = "RS256",
+        /// ECDSA on P-256.
+        Es256 = "ES256",
+        /// Ed25519.
+        EdDsa = "EdDSA",
+    }
+    "\"RS256\", \"ES256\" or \"EdDSA\""
+}
+
+impl From<HmacAlgorithm> for feedlog_service::auth::JwtAlgorithm {
+    fn from(algorithm: HmacAlgorithm) -> Self {
+        match algorithm {
+            HmacAlgorithm::Hs256 => Self::Hs256,
+            HmacAlgorithm::Hs384 => Self::Hs384,
+            HmacAlgorithm::Hs512 => Self::Hs512,
+        }
+    }
+}
+
+impl From<KeyAlgorithm> for feedlog_service::auth::JwtAlgorithm {
+    fn from(algorithm: KeyAlgorithm) -> Self {
+        match algorithm {
+            KeyAlgorithm::Rs256 => Self::Rs256,
+            KeyAlgorithm::Es256 => Self::Es256,
+            KeyAlgorithm::EdDsa => Self::EdDsa,
+        }
+    }
+}
