@@ -44,6 +44,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// What a backup brought; never lost.
+    base: Tables,
     log: Vec<u8>,
     synced: usize,
     /// Writes since the disk was made.
@@ -71,10 +73,13 @@ impl FaultyDisk {
             accept_loss: options.accept_loss,
             feeds_cached_max: options.feeds_cached_max,
         };
+        if let Some(dir) = &dir {
+            self.load_backup(&dir.tables())?;
+        }
         let disk = self.clone();
         let openers = Openers {
             tables: Box::new(move || disk.recover()),
-            scratch: Box::new(|_| Ok(FaultyDisk::new().recover()?)),
+            scratch: Box::new(|_| FaultyDisk::new().recover()),
         };
         Ok(Store::of(LogEngine::open(openers, dir, log, Upcasters::default())?))
     }
@@ -156,10 +161,19 @@ impl FaultyDisk {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A new disk on a directory that is a backup begins with what the backup holds.
+    fn load_backup(&self, tables: &Path) -> Result<(), KvError> {
+        let mut state = self.state();
+        if state.log.is_empty() && state.base.is_empty() {
+            state.base = MemKv::open(Some(tables))?.into_tables();
+        }
+        Ok(())
+    }
+
     /// Replays whole records; what follows the first that is not whole is cut off.
     fn recover(&self) -> Result<FaultyKv, KvError> {
         let mut state = self.state();
-        let mut tables = Tables::new();
+        let mut tables = state.base.clone();
         let mut at = 0;
         while let Some((batch, end)) = parse_record(&state.log, at) {
             apply(&mut tables, &batch);

@@ -4,6 +4,11 @@
 //! typed rows; everything below is bytes in ordered tables.
 
 mod commit_queue;
+#[cfg(any(test, feature = "testing"))]
+#[allow(clippy::unwrap_used)] // a test that others can run
+pub mod conformance;
+#[cfg(test)]
+mod conformance_tests;
 mod dir;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;

@@ -42,6 +42,11 @@ impl MemKv {
         Self { tables: RwLock::new(tables) }
     }
 
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn into_tables(self) -> Tables {
+        self.tables.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the changes visible.
     pub(crate) fn apply(&self, batch: &Batch) {
         apply(&mut self.tables.write().unwrap_or_else(PoisonError::into_inner), batch);
