@@ -16,9 +16,15 @@ mod format;
 mod guard;
 mod keys;
 mod kv;
+#[cfg(test)]
+mod kv_suite;
 mod log;
 mod mem;
 mod rebuild;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+#[cfg(feature = "sled")]
+mod sled;
 mod space;
 mod store;
 mod verify;
