@@ -245,13 +245,28 @@ pub fn open(options: &OpenOptions, upcasters: Upcasters) -> Result<Store, OpenEr
             };
             Ok(Store::of(LogEngine::open(openers, dir, log, upcasters)?))
         }
+        #[cfg(feature = "rocksdb")]
+        (EngineKind::RocksDb, Some(tables)) => {
+            let openers = on_disk(tables, cache(options), crate::rocks::Rocks::open);
+            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters)?))
+        }
+        #[cfg(feature = "sled")]
+        (EngineKind::Sled, Some(tables)) => {
+            let openers = on_disk(tables, cache(options), crate::sled::Sled::open);
+            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters)?))
+        }
+        // Not compiled in, or without a directory.
         (EngineKind::RocksDb | EngineKind::Sled, _) => Err(OpenError::Unavailable(options.engine.name())),
     }
 }
 
+#[cfg(any(feature = "rocksdb", feature = "sled"))]
+fn cache(options: &OpenOptions) -> KvOptions {
+    KvOptions { cache_bytes: options.cache_bytes }
+}
+
 /// The openers of an engine on disk, from its `open`.
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
-#[allow(dead_code)]
 fn on_disk<K: Kv>(
     tables: PathBuf,
     options: KvOptions,
