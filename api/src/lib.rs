@@ -2,4 +2,5 @@
 //!
 //! A front end holds a [`feedlog_service::Gate`] per principal and nothing below it.
 
+pub mod errors;
 pub mod http;

@@ -18,7 +18,8 @@ pub struct HttpConfig {
     pub idle_ms_max: u64,
     /// For the answer of one request, not counting long-polls' own `wait_ms`, streams and WebSockets. Default 60,000.
     pub answer_ms_max: u64,
-    /// Header of one request, request line included. Default 32,768; at least 8,192.
+    /// Header of one request, request line included; holds the cursor of a multi-feed stream. Default 65,536; at least
+    /// 8,192.
     pub header_bytes_max: usize,
     /// Open connections. Default 16,384.
     pub connections_max: usize,
@@ -34,18 +35,11 @@ pub struct HttpConfig {
     pub cors_origins: Vec<String>,
     /// Whether pulls are compressed (gzip, zstd) for clients that ask for it. Default true.
     pub compression: bool,
-    /// Requests without a token get the principal `anon:<id>` (open feeds only). Default false.
-    pub anonymous: bool,
-    /// Requests per second of one principal; 0 = no limit. Default 0.
-    pub requests_per_principal_per_second: u32,
-    /// Requests of one principal that may come at once; 0 = as many as per second. Default 0.
-    pub requests_per_principal_burst: u32,
-    /// Requests per second from one address; 0 = no limit. Default 0.
-    pub requests_per_address_per_second: u32,
-    /// Requests of one address that may come at once; 0 = as many as per second. Default 0.
-    pub requests_per_address_burst: u32,
-    /// Wrong tokens from one address per minute, after which it waits; 0 = no limit. Default 60.
+    /// Wrong credentials from one address per minute, after which further wrong ones are answered with 429; 0 = no
+    /// limit. Default 600.
     pub auth_failures_per_address_per_minute: u32,
+    /// Directory in which `POST /v1/admin/backup` makes its backups; without it that call is refused. Default none.
+    pub backup_dir: Option<PathBuf>,
     /// Between keep-alive comments of SSE and pings of WebSockets. Default 15,000.
     pub keep_alive_ms: u64,
     /// How long a stream's client may take no bytes before it is closed. Default 30,000.
@@ -83,7 +77,7 @@ impl Default for HttpConfig {
             body_read_ms_max: 30_000,
             idle_ms_max: 120_000,
             answer_ms_max: 60_000,
-            header_bytes_max: 32 * 1024,
+            header_bytes_max: 64 * 1024,
             connections_max: 16_384,
             connections_per_address_max: 4_096,
             h2_streams_max: 128,
@@ -91,12 +85,8 @@ impl Default for HttpConfig {
             batch_bytes_max: 16 << 20,
             cors_origins: Vec::new(),
             compression: true,
-            anonymous: false,
-            requests_per_principal_per_second: 0,
-            requests_per_principal_burst: 0,
-            requests_per_address_per_second: 0,
-            requests_per_address_burst: 0,
-            auth_failures_per_address_per_minute: 60,
+            auth_failures_per_address_per_minute: 600,
+            backup_dir: None,
             keep_alive_ms: 15_000,
             stalled_reader_ms_max: 30_000,
             websocket_idle_ms_max: 60_000,

@@ -1,7 +1,35 @@
 //! The native interface: HTTP/1.1 and HTTP/2, SSE and WebSocket under `/v1`.
+//!
+//! `route.rs` holds the table's shape, one module per section holds its rows and handlers, `app.rs` takes a request to
+//! its handler, `openapi.rs` documents the same rows, `serve.rs` is the server round it.
 
+mod admin;
+mod app;
+mod call;
 mod config;
+mod docs;
+mod entries;
+mod failures;
+mod feeds;
+mod members;
+mod messages;
+mod openapi;
+mod ops;
+mod people;
+mod route;
 mod serve;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod watched;
+mod wire;
+mod ws;
 
 pub use config::{HttpConfig, TlsConfig};
 pub use serve::{HttpError, Services, serve};
+
+/// The OpenAPI 3.1 document of this interface, as JSON text.
+pub fn openapi_json() -> String {
+    openapi::document(&app::routes()).to_string()
+}
