@@ -157,6 +157,19 @@ impl FaultyDisk {
         state.log[bit / 8 % len] ^= 1 << (bit % 8);
     }
 
+    /// Another disk with the same bytes.
+    pub fn image(&self) -> Self {
+        let state = self.state();
+        let copy = Self::new();
+        {
+            let mut into = copy.state();
+            into.base = state.base.clone();
+            into.log = state.log.clone();
+            into.synced = state.synced;
+        }
+        copy
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

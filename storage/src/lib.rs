@@ -9,7 +9,11 @@ mod commit_queue;
 pub mod conformance;
 #[cfg(test)]
 mod conformance_tests;
+#[cfg(test)]
+mod damage_tests;
 mod dir;
+#[cfg(test)]
+mod fault_tests;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 mod format;
