@@ -129,11 +129,6 @@ pub(crate) fn http_config(config: &Config) -> HttpConfig {
         batch_bytes_max: size(http.batch_max_bytes),
         cors_origins: http.cors_origins.clone(),
         compression: http.compression,
-        anonymous: config.auth.anonymous,
-        requests_per_principal_per_second: count(limits.requests_per_principal_per_second),
-        requests_per_principal_burst: count(limits.requests_per_principal_burst),
-        requests_per_address_per_second: count(limits.requests_per_address_per_second),
-        requests_per_address_burst: count(limits.requests_per_address_burst),
         auth_failures_per_address_per_minute: count(limits.auth_failures_per_address_per_minute),
         keep_alive_ms: http.keep_alive_ms,
         stalled_reader_ms_max: http.stalled_reader_max_ms,
@@ -142,6 +137,7 @@ pub(crate) fn http_config(config: &Config) -> HttpConfig {
         websocket_in_flight_max: size(http.websocket_in_flight_max),
         drain_ms_max: config.shutdown.drain_ms,
         docs: http.docs,
+        ..HttpConfig::default()
     }
 }
 

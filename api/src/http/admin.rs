@@ -1,5 +1,7 @@
 //! `/v1/admin`: tokens, all feeds, verify and rebuild, backup, export, limits. Administrators only.
 
+use std::path::{Component, Path, PathBuf};
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, header};
 use axum::response::Response;
@@ -30,7 +32,11 @@ const EXPORT_ENTRIES: usize = 500;
 const TOKEN_ID: Param = Param::path("id", Shape::Text(64), "The token's id.");
 const JOB_ID: Param = Param::path("id", Shape::Int(0, WHOLE_MAX as i64), "The job's number.");
 const WAIT: Param = Param::query("wait", Shape::Bool, "Whether to wait for the end of the job.");
-const EXPORT_FEED: Param = Param::query("feed_id", Shape::Feed, "Only this feed; all when absent.");
+const EXPORT_FEED: Param = Param::query(
+    "feed",
+    Shape::Feeds,
+    "Only these feeds, the parameter given once for each; all when absent.",
+);
 
 pub(crate) fn routes() -> Vec<Route> {
     let lines = Some(("application/x-ndjson", json!({"type": "string"})));
@@ -127,14 +133,20 @@ impl<'a> From<&'a TokenInfo> for TokenOut<'a> {
 #[serde(deny_unknown_fields)]
 #[schema(as = IssuedToken)]
 struct IssuedOut<'a> {
-    info: TokenOut<'a>,
+    id: &'a str,
     /// What the bearer presents; cannot be seen again.
     token: &'a str,
+    uid: &'a str,
+    scopes: Vec<ScopeWord>,
+    created_ms: u64,
+    expires_ms: Option<u64>,
+    note: Option<&'a str>,
 }
 
 impl<'a> From<&'a IssuedToken> for IssuedOut<'a> {
     fn from(issued: &'a IssuedToken) -> Self {
-        Self { info: TokenOut::from(&issued.info), token: issued.secret.expose() }
+        let TokenOut { id, uid, scopes, created_ms, expires_ms, note, .. } = TokenOut::from(&issued.info);
+        Self { id, token: issued.secret.expose(), uid, scopes, created_ms, expires_ms, note }
     }
 }
 
@@ -313,7 +325,7 @@ async fn job(call: Call) -> Answer {
 #[serde(deny_unknown_fields)]
 #[schema(as = Backup)]
 struct BackupOut {
-    name: String,
+    dir: String,
     /// The newest commit when it began; everything up to it is in the backup.
     commit_no: u64,
 }
@@ -321,30 +333,37 @@ struct BackupOut {
 async fn backup(call: Call) -> Answer {
     let admin = admin(&call)?;
     let body: BackupBody = call.json()?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let starts_well = body.name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if !starts_well || body.name.len() > 64 || !body.name.chars().all(plain) {
-        return Err(ApiError::field(
-            "name",
-            "must be 1 to 64 letters, digits, - and _, beginning with a letter or digit",
-        ));
-    }
-    let Some(dir) = &call.app.config.backup_dir else {
-        return Err(ApiError::new(Kind::Rejected, "no directory for backups is configured"));
-    };
-    let dir = dir.join(&body.name);
+    let dir = backup_dir(call.app.config.backup_dir.as_deref(), &body.dir.0)?;
     if dir.exists() {
-        return Err(ApiError::new(Kind::AlreadyExists, "a backup of this name exists"));
+        return Err(ApiError::new(Kind::AlreadyExists, "this directory exists"));
     }
     let commit_no = call.app.services.store.status().commit_no;
     admin.backup(dir).await?;
-    answer(201, &BackupOut { name: body.name, commit_no })
+    answer(201, &BackupOut { dir: body.dir.0.to_string(), commit_no })
+}
+
+/// Where a backup goes: below the configured directory if there is one, else where an absolute path says.
+fn backup_dir(root: Option<&Path>, dir: &str) -> Result<PathBuf, ApiError> {
+    let refused = |why: &str| Err(ApiError::new(Kind::Rejected, why).with("field", "dir"));
+    let path = root.unwrap_or(Path::new("")).join(dir);
+    if path.components().any(|part| matches!(part, Component::ParentDir)) {
+        return refused("dir: must not contain ..");
+    }
+    match root {
+        Some(root) if !path.starts_with(root) || path == root => {
+            refused("dir: must be below the configured directory for backups")
+        }
+        None if !path.is_absolute() => refused("dir: must be absolute"),
+        _ => Ok(path),
+    }
 }
 
 async fn export(call: Call) -> Answer {
     let admin = admin(&call)?;
-    let only = call.values.feed_of("feed_id");
-    if let Some(feed) = &only {
+    let mut only = call.values.feeds("feed").to_vec();
+    only.sort();
+    only.dedup();
+    for feed in &only {
         // Before the first line, so that an absent feed is a 404 and not an empty file.
         call.gate().feed(feed).await?;
     }
@@ -372,7 +391,7 @@ struct ExportBroke;
 
 async fn write_export(
     admin: &Admin,
-    only: Option<FeedId>,
+    only: Vec<FeedId>,
     now_ms: u64,
     lines: &mpsc::Sender<Result<Bytes, ExportBroke>>,
 ) -> Result<(), ExportBroke> {
@@ -381,15 +400,16 @@ async fn write_export(
     out.push('\n');
     let mut after = None;
     loop {
-        let feeds = match &only {
-            Some(feed) => vec![feed.clone()],
-            None => admin.feeds(after.take(), EXPORT_ENTRIES).await.map_err(|_| ExportBroke)?,
+        let feeds = if only.is_empty() {
+            admin.feeds(after.take(), EXPORT_ENTRIES).await.map_err(|_| ExportBroke)?
+        } else {
+            only.clone()
         };
         for feed in &feeds {
             export_feed(admin, feed, &mut writer, &mut out, lines).await?;
         }
         match feeds.last() {
-            Some(last) if only.is_none() => after = Some(last.clone()),
+            Some(last) if only.is_empty() => after = Some(last.clone()),
             _ => break,
         }
     }
@@ -453,4 +473,21 @@ async fn show_limits(call: Call) -> Answer {
             "stalled_reader_ms_max": config.stalled_reader_ms_max,
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_stay_below_the_configured_directory() {
+        let root = Some(Path::new("/backups"));
+        assert_eq!(backup_dir(root, "monday").unwrap(), Path::new("/backups/monday"));
+        assert_eq!(backup_dir(root, "/backups/monday").unwrap(), Path::new("/backups/monday"));
+        for bad in ["/etc/x", "../x", "a/../../x", "", "/backups"] {
+            assert!(backup_dir(root, bad).is_err(), "{bad}");
+        }
+        assert_eq!(backup_dir(None, "/var/b").unwrap(), Path::new("/var/b"));
+        assert!(backup_dir(None, "b").is_err());
+    }
 }

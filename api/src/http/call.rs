@@ -39,6 +39,7 @@ pub(crate) struct Call {
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Feed(FeedId),
+    Feeds(Vec<FeedId>),
     Uid(Uid),
     Me,
     Reaction(ReactionKey),
@@ -57,7 +58,16 @@ impl Values {
         let mut values = HashMap::new();
         let mut given = path_segments(route, parts.uri.path())?;
         for (name, value) in query_pairs(parts.uri.query().unwrap_or_default())? {
-            let known = route.params.iter().any(|p| p.place == Place::Query && p.name == name);
+            let param = route.params.iter().find(|p| p.place == Place::Query && p.name == name);
+            let known = param.is_some();
+            if let Some(Param { name, shape: Shape::Feeds, .. }) = param {
+                let feed = FeedId::parse(&value).map_err(|error| ApiError::field(*name, error))?;
+                match values.entry(*name).or_insert(Value::Feeds(Vec::new())) {
+                    Value::Feeds(feeds) => feeds.push(feed),
+                    _ => unreachable!("a name has one shape"),
+                }
+                continue;
+            }
             if !known && name == "token" && route.query_token() {
                 continue;
             }
@@ -102,11 +112,11 @@ impl Values {
         }
     }
 
-    /// A feed that is not in the path.
-    pub(crate) fn feed_of(&self, name: &str) -> Option<FeedId> {
+    /// The feeds of a parameter that can be given many times.
+    pub(crate) fn feeds(&self, name: &str) -> &[FeedId] {
         match self.0.get(name) {
-            Some(Value::Feed(feed)) => Some(feed.clone()),
-            _ => None,
+            Some(Value::Feeds(feeds)) => feeds,
+            _ => &[],
         }
     }
 
@@ -150,6 +160,8 @@ pub(crate) fn query_pairs(query: &str) -> Result<Vec<(String, String)>, ApiError
 fn check(param: &Param, text: &str) -> Result<Value, String> {
     let named = |error: NameError| error.to_string();
     match param.shape {
+        // Taken from the query before, one by one.
+        Shape::Feeds => Err("is given in a place for one value".into()),
         Shape::Feed => FeedId::parse(text).map(Value::Feed).map_err(named),
         Shape::UidOrMe if text == "me" => Ok(Value::Me),
         Shape::Uid | Shape::UidOrMe => Uid::parse(text).map(Value::Uid).map_err(named),

@@ -38,7 +38,8 @@ pub struct HttpConfig {
     /// Wrong credentials from one address per minute, after which further wrong ones are answered with 429; 0 = no
     /// limit. Default 600.
     pub auth_failures_per_address_per_minute: u32,
-    /// Directory in which `POST /v1/admin/backup` makes its backups; without it that call is refused. Default none.
+    /// Directory below which `POST /v1/admin/backup` makes its backups; without it administrators name any absolute
+    /// path. Default none.
     pub backup_dir: Option<PathBuf>,
     /// Between keep-alive comments of SSE and pings of WebSockets. Default 15,000.
     pub keep_alive_ms: u64,

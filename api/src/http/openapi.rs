@@ -96,6 +96,7 @@ fn parameter(param: &Param) -> Value {
         "description": param.about,
         "schema": match param.shape {
             Shape::Feed => name_schema(limits::FEED_ID_BYTES_MAX, ""),
+            Shape::Feeds => json!({"type": "array", "items": name_schema(limits::FEED_ID_BYTES_MAX, "")}),
             Shape::Uid | Shape::UidOrMe => name_schema(limits::UID_BYTES_MAX, ""),
             Shape::Reaction => name_schema(limits::REACTION_KEY_BYTES_MAX, ""),
             Shape::Int(min, max) => json!({"type": "integer", "format": "int64", "minimum": min, "maximum": max}),

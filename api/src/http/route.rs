@@ -54,6 +54,8 @@ pub(crate) enum Place {
 pub(crate) enum Shape {
     /// A feed's name.
     Feed,
+    /// Feeds' names, the parameter given once for each.
+    Feeds,
     /// A user's name.
     Uid,
     /// A user's name, or `me`.

@@ -566,9 +566,8 @@ pub(crate) struct CreateTokenBody {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BackupBody {
-    /// A name for the directory that is made for it on the server.
-    #[schema(min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-    pub(crate) name: String,
+    /// A directory of the server that does not exist yet: absolute, or below the configured one.
+    pub(crate) dir: Text<1024>,
 }
 
 /// The feed that a batch item or a WebSocket command must name.
