@@ -7,6 +7,8 @@ mod core_system;
 mod operations;
 mod oracle;
 mod random;
+#[cfg(test)]
+mod scene;
 mod store;
 mod world;
 
@@ -25,6 +27,8 @@ use crate::views::{ExplainedUnread, HistoryQuery, Page};
 pub use core_system::CoreSystem;
 pub use oracle::Oracle;
 pub use random::Random;
+#[cfg(test)]
+pub(crate) use scene::*;
 pub use store::{MemStore, toy_digest};
 pub use world::{Options, Played, run};
 
