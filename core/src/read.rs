@@ -175,3 +175,6 @@ fn blocks(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
