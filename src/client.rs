@@ -79,7 +79,15 @@ impl Client {
     /// # Errors
     /// See [`Client::get`].
     pub fn post(&self, path: &str, body: &Value) -> Result<(u16, Value), Fail> {
-        self.call(Method::POST, path, Some(body))
+        self.call(Method::POST, path, Some(body.to_string()))
+    }
+
+    /// As [`Client::post`], of JSON that is text already.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub fn post_text(&self, path: &str, body: &str) -> Result<(u16, Value), Fail> {
+        self.call(Method::POST, path, Some(body.to_owned()))
     }
 
     /// DELETE.
@@ -115,11 +123,10 @@ impl Client {
         Ok(BufReader::new(body.into_with_config().limit(u64::MAX).reader()))
     }
 
-    fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), Fail> {
+    fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<(u16, Value), Fail> {
         let request = self.request(method, path)?.header("accept", "application/json");
         let answer = match body {
-            Some(body) => {
-                let text = body.to_string();
+            Some(text) => {
                 let request =
                     request.header("content-type", "application/json").body(text).map_err(bad_request)?;
                 self.agent.run(request)

@@ -7,7 +7,7 @@ mod keys;
 mod value;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use keys::{Auth, Config, Http, Limits, Log, Service, Shutdown, Storage, Telemetry};
 pub use value::{Engine, HmacAlgorithm, KeyAlgorithm, LogFormat, Secret};
@@ -160,6 +160,15 @@ impl Config {
         if self.telemetry.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
             check(false, "telemetry.otlp_endpoint: this binary was built without the feature `otlp`");
         }
+    }
+
+    /// Where a running server makes its backups.
+    pub fn backup_dir(&self) -> PathBuf {
+        self.storage.backup_dir.clone().unwrap_or_else(|| {
+            let mut name = self.storage.data_dir.clone().into_os_string();
+            name.push("-backups");
+            name.into()
+        })
     }
 
     /// Whether callers can prove who they are without the store's own tokens.

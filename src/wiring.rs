@@ -137,7 +137,7 @@ pub(crate) fn http_config(config: &Config) -> HttpConfig {
         websocket_in_flight_max: size(http.websocket_in_flight_max),
         drain_ms_max: config.shutdown.drain_ms,
         docs: http.docs,
-        ..HttpConfig::default()
+        backup_dir: Some(config.backup_dir()),
     }
 }
 

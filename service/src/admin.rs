@@ -199,9 +199,17 @@ impl Admin {
         .await
     }
 
-    /// A consistent copy of everything durable, while writes go on. `dir` must not exist.
+    /// A consistent copy of everything durable, while writes go on. `dir` must not exist; the directory it lies in is
+    /// made when missing.
     pub async fn backup(&self, dir: PathBuf) -> Result<(), ReadError> {
-        self.read(move |inner| Ok(inner.engine.backup(&dir)?)).await
+        self.read(move |inner| {
+            if let Some(parent) = dir.parent() {
+                // The engine tells better than we could why `dir` cannot be made.
+                let _ = std::fs::create_dir_all(parent);
+            }
+            Ok(inner.engine.backup(&dir)?)
+        })
+        .await
     }
 }
 

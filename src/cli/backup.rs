@@ -16,14 +16,14 @@ use super::store;
 #[derive(Debug, Args)]
 #[command(
     long_about = "Writes a consistent copy of everything durable: feeds, derived rows and tokens. Through a server \
-(scope admin) the directory is on the server's machine, and the server goes on; with --data-dir the copy is made \
-offline.",
-    after_help = "Examples:\n  feedlog backup /backups/2026-11-20\n  \
+(scope admin) it goes on working meanwhile, and the backup of this name appears in the server's storage.backup_dir; \
+with --data-dir the copy is made offline in the directory given.",
+    after_help = "Examples:\n  feedlog backup 2026-11-20\n  \
 feedlog backup --data-dir /var/lib/feedlog /backups/2026-11-20"
 )]
 pub(super) struct BackupArgs {
-    /// The directory of the backup; must not exist yet.
-    dir: PathBuf,
+    /// The name of the backup (letters, digits, - and _); with --data-dir a directory that does not exist yet.
+    name: PathBuf,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -31,26 +31,25 @@ pub(super) struct BackupArgs {
 }
 
 pub(super) fn backup(args: &BackupArgs, out: Out) -> Result<(), Fail> {
-    let dir = absolute(&args.dir)?;
-    match &args.store.data_dir {
-        Some(data_dir) => {
-            if dir.exists() {
-                return Err(Fail::new(Exit::Refused, "already_exists", format!("{} exists", dir.display())));
-            }
-            let store = store::open_existing(data_dir, args.store.accept_loss)?;
-            store.storage.engine().backup(&dir).map_err(engine_failure)?;
-        }
-        None => {
-            let text = dir.to_str().ok_or_else(|| Fail::usage("the directory's name is not UTF-8"))?;
-            args.server.client()?.post("/v1/admin/backup", &json!({"dir": text}))?;
-        }
+    let Some(data_dir) = &args.store.data_dir else {
+        let name = args.name.to_str().ok_or_else(|| Fail::usage("the name is not UTF-8"))?;
+        let (_, answer) = args.server.client()?.post("/v1/admin/backup", &json!({"name": name}))?;
+        return out.either(
+            &answer,
+            &format!("backup {name} holds everything up to commit {}", answer["commit_no"]),
+        );
+    };
+    let dir = &args.name;
+    if dir.exists() {
+        return Err(Fail::new(Exit::Refused, "already_exists", format!("{} exists", dir.display())));
     }
-    out.either(&json!({"backup": dir}), &format!("{} holds the backup", dir.display()))
-}
-
-/// The server's working directory is another one.
-fn absolute(path: &Path) -> Result<PathBuf, Fail> {
-    std::path::absolute(path).map_err(|err| Fail::file(path, err))
+    let store = store::open_existing(data_dir, args.store.accept_loss)?;
+    let engine = store.storage.engine();
+    engine.backup(dir).map_err(engine_failure)?;
+    out.either(
+        &json!({"backup": dir, "commit_no": engine.commit_no()}),
+        &format!("{} holds everything up to commit {}", dir.display(), engine.commit_no()),
+    )
 }
 
 /// Arguments of `feedlog restore`.

@@ -164,22 +164,34 @@ pub(super) fn engine_failure(err: feedlog_storage::EngineError) -> Fail {
 
 /// From a server, proving every line on the way: what is written is whole.
 fn through_server(args: &ExportArgs, feeds: &[FeedId], sink: &mut impl Write) -> Result<Totals, Fail> {
-    let mut path = "/v1/admin/export".to_owned();
-    for (i, feed) in feeds.iter().enumerate() {
-        path.push(if i == 0 { '?' } else { '&' });
-        path.push_str("feed=");
-        path.push_str(&crate::client::segment(feed.as_str()));
+    let client = args.server.client()?;
+    let mut writer = Writer::default();
+    writeln!(sink, "{}", writer.header(out::now_ms()))?;
+    let mut copy = |query: &str| {
+        let path = format!("/v1/admin/export{query}");
+        let body = client.stream(&path, "application/x-ndjson", None)?;
+        check_lines(body, |_, proven| {
+            match proven {
+                Proven::Entry(record) => writeln!(sink, "{}", writer.entry(&record))?,
+                Proven::Feed(_) => {
+                    if let Some(line) = writer.end_feed() {
+                        writeln!(sink, "{line}")?;
+                    }
+                }
+                Proven::Header | Proven::Manifest(_) => {}
+            }
+            Ok(())
+        })
+    };
+    if feeds.is_empty() {
+        copy("")?;
     }
-    let body = args.server.client()?.stream(&path, "application/x-ndjson", None)?;
-    check_lines(body, |line, _| {
-        sink.write_all(line.as_bytes())?;
-        sink.write_all(b"\n")?;
-        Ok(())
-    })
-    .and_then(|totals| {
-        sink.flush()?;
-        Ok(totals)
-    })
+    for feed in feeds {
+        copy(&format!("?feed_id={}", crate::client::segment(feed.as_str())))?;
+    }
+    writeln!(sink, "{}", writer.manifest())?;
+    sink.flush()?;
+    Ok(writer.totals())
 }
 
 /// Proves an export line by line and hands each proven line on.

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::ServerArgs;
@@ -68,8 +70,40 @@ pub(super) enum Step {
         /// The uid.
         sender: String,
         /// Kind, payload, client_msg_id and so on.
-        body: Value,
+        body: Body,
     },
+}
+
+/// The fields of a message; each value is kept as the text it came as.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Body(BTreeMap<String, Box<RawValue>>);
+
+impl Body {
+    fn set(&mut self, name: &str, value: impl Serialize) {
+        let raw = serde_json::value::to_raw_value(&value).expect("strings and numbers are JSON");
+        self.0.insert(name.to_owned(), raw);
+    }
+
+    fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// The value as written, in bytes.
+    fn len_of(&self, name: &str) -> usize {
+        self.0.get(name).map_or(0, |raw| raw.get().len())
+    }
+
+    fn text_of(&self, name: &str) -> Option<String> {
+        serde_json::from_str(self.0.get(name)?.get()).ok()
+    }
+}
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |body: &Self| body.0.iter().map(|(name, raw)| (name.clone(), raw.get().to_owned())).collect::<Vec<_>>();
+        text(self) == text(other)
+    }
 }
 
 /// All of one feed that one source brings.

@@ -86,6 +86,10 @@ keys! {
         free_min_bytes: u64 = 64 << 20;
         /// Memory of the engine's block cache, in bytes.
         cache_bytes: u64 = 32 << 20;
+        /// Where `feedlog backup NAME` and POST /v1/admin/backup make their backups. Unset: the data directory's name
+        /// with "-backups" behind it.
+        #[example = "\"/var/backups/feedlog\""]
+        backup_dir: Option<PathBuf> = None;
         /// Start although the newest acknowledged commits are missing after a damaged tail. Logged loudly. For emergencies.
         accept_loss: bool = false;
     }
@@ -122,7 +126,7 @@ keys! {
         /// Time for one answer, long-polls' own `wait_ms` and streams apart, in milliseconds.
         answer_max_ms: u64 = 60_000;
         /// Largest header of a request, in bytes; at least 8192.
-        header_max_bytes: u64 = 32 << 10;
+        header_max_bytes: u64 = 64 << 10;
         /// Largest body of a batch send, in bytes.
         batch_max_bytes: u64 = 16 << 20;
         /// Open connections.
@@ -186,7 +190,7 @@ keys! {
         /// Requests of one address that may come at once; 0 = as many as per second.
         requests_per_address_burst: u64 = 0;
         /// Wrong tokens from one address per minute, after which it waits.
-        auth_failures_per_address_per_minute: u64 = 60;
+        auth_failures_per_address_per_minute: u64 = 600;
     }
 
     /// The machinery between front ends and storage.

@@ -5,9 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::json;
 
-use super::{Job, Plan, Skipped, Step, file_name};
+use super::{Body, Job, Plan, Skipped, Step, file_name};
 use crate::cli::fail::Fail;
 
 /// Largest unpacked file that is read, in bytes: a zip can claim anything.
@@ -72,11 +71,10 @@ fn plan(file: &str, id: &str, dialogue: Dialogue) -> Plan {
             seen.push(sender.clone());
             steps.push(Step::Join(sender.clone()));
         }
-        let body = json!({
-            "kind": "text",
-            "payload": said.content,
-            "client_msg_id": format!("{file}:{id}:{}", i + 1),
-        });
+        let body = Body::default()
+            .with("kind", "text")
+            .with("payload", said.content)
+            .with("client_msg_id", format!("{file}:{id}:{}", i + 1));
         steps.push(Step::Message { sender, body });
     }
     Plan { title: format!("CrossWOZ {id}"), feed_id, steps, skipped: Skipped::new() }
@@ -99,7 +97,10 @@ mod tests {
         assert_eq!(plans[0].feed_id, "crosswoz/11290");
         assert_eq!(plans[0].steps.len(), 5);
         assert_eq!(plans[0].steps[0], Step::Join("crosswoz/11290/usr".into()));
-        let body = json!({"kind": "text", "payload": "您好", "client_msg_id": "val.json:11290:2"});
+        let body = Body::default()
+            .with("kind", "text")
+            .with("payload", "您好")
+            .with("client_msg_id", "val.json:11290:2");
         assert_eq!(plans[0].steps[3], Step::Message { sender: "crosswoz/11290/sys".into(), body });
     }
 

@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
-
-use super::{Plan, Skipped, Step};
+use super::{Body, Plan, Skipped, Step};
 use crate::cli::fail::Fail;
 
 /// What a line is.
@@ -116,13 +114,12 @@ pub(super) fn plan(file_name: &str, bytes: &[u8]) -> Result<Plan, Fail> {
                 if members.insert(nick.to_owned()) {
                     steps.push(Step::Join(nick.to_owned()));
                 }
-                let mut body = json!({
-                    "kind": "text",
-                    "payload": text,
-                    "client_msg_id": format!("{file_name}:{}", i + 1),
-                });
+                let mut body = Body::default()
+                    .with("kind", "text")
+                    .with("payload", text)
+                    .with("client_msg_id", format!("{file_name}:{}", i + 1));
                 if let Some(day_ms) = day_ms {
-                    body["sent_ms"] = (day_ms + minute * 60_000).into();
+                    body.set("sent_ms", day_ms + minute * 60_000);
                 }
                 steps.push(Step::Message { sender: nick.to_owned(), body });
             }
@@ -184,12 +181,11 @@ mod tests {
         assert_eq!(plan.feed_id, "irc/2004-12-25");
         let said = |sender: &str, payload: &str, line: u64, minute: u64| Step::Message {
             sender: sender.to_owned(),
-            body: json!({
-                "kind": "text",
-                "payload": payload,
-                "client_msg_id": format!("2004-12-25.raw.txt:{line}"),
-                "sent_ms": 1_103_932_800_000_u64 + minute * 60_000,
-            }),
+            body: Body::default()
+                .with("kind", "text")
+                .with("payload", payload)
+                .with("client_msg_id", format!("2004-12-25.raw.txt:{line}"))
+                .with("sent_ms", 1_103_932_800_000_u64 + minute * 60_000),
         };
         assert_eq!(
             plan.steps,

@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use serde_json::{Map, Value};
-
-use super::{Job, Plan, Skipped, Step, file_name};
+use super::{Body, Job, Plan, Skipped, Step, file_name};
 use crate::cli::fail::Fail;
 
 /// Lines that are in memory at once. Feeds go on in the next piece in order.
@@ -137,39 +135,42 @@ fn skip_to_line_feed(reader: &mut Box<dyn BufRead>) -> Result<(), Fail> {
 }
 
 /// Feed, sender and body of a line, or the class under which it is skipped.
-fn parse(bytes: &[u8], file: &str, line: u64) -> Result<(String, String, Value), &'static str> {
+fn parse(bytes: &[u8], file: &str, line: u64) -> Result<(String, String, Body), &'static str> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("blank");
     }
-    let value: Value = serde_json::from_slice(bytes).map_err(|_| "not_json")?;
-    let Value::Object(mut fields) = value else { return Err("not_an_object") };
-    let mut take = |name: &str| match fields.remove(name) {
-        Some(Value::String(text)) if !text.is_empty() => Ok(text),
-        _ => Err("feed_id_or_sender_missing"),
+    let mut body = match serde_json::from_slice(bytes) {
+        Ok(fields) => Body(fields),
+        Err(err) if err.is_data() => return Err("not_an_object"),
+        Err(_) => return Err("not_json"),
+    };
+    let mut take = |name: &str| {
+        let text = body.text_of(name).filter(|text| !text.is_empty());
+        body.0.remove(name);
+        text.ok_or("feed_id_or_sender_missing")
     };
     let (feed_id, sender) = (take("feed_id")?, take("sender")?);
-    if fields.keys().any(|name| !PASSED.contains(&name.as_str())) {
+    if body.0.keys().any(|name| !PASSED.contains(&name.as_str())) {
         return Err("unknown_field");
     }
-    if !fields.contains_key("payload") && !fields.contains_key("payload_base64") {
+    if !body.0.contains_key("payload") && !body.0.contains_key("payload_base64") {
         return Err("payload_missing");
     }
-    let mut body: Map<String, Value> = fields;
-    body.entry("client_msg_id").or_insert_with(|| format!("{file}:{line}").into());
-    Ok((feed_id, sender, body.into()))
+    if !body.0.contains_key("client_msg_id") {
+        body.set("client_msg_id", format!("{file}:{line}"));
+    }
+    Ok((feed_id, sender, body))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn feeds_keep_their_order_and_bad_lines_are_counted() {
         let text = concat!(
             "{\"feed_id\":\"f\",\"sender\":\"a\",\"payload\":\"1\"}\n",
-            "{\"feed_id\":\"g\",\"sender\":\"a\",\"payload\":{\"x\":[]},\"client_msg_id\":\"own\"}\n",
+            "{\"feed_id\":\"g\",\"sender\":\"a\",\"payload\":{\"x\" : []},\"client_msg_id\":\"own\"}\n",
             "\n",
             "{oops\n",
             "[1]\n",
@@ -181,16 +182,19 @@ mod tests {
         let mut source = Source::new("x.jsonl".into(), Box::new(std::io::Cursor::new(text)));
         let plans = source.next_plans().unwrap().unwrap();
         assert_eq!(plans.len(), 2);
-        let said = |body: Value| Step::Message { sender: "a".into(), body };
+        let said = |json: &str| {
+            let body = Body(serde_json::from_str(json).unwrap());
+            Step::Message { sender: "a".into(), body }
+        };
         assert_eq!(
             plans[0].steps,
             [
                 Step::Join("a".into()),
-                said(json!({"payload": "1", "client_msg_id": "x.jsonl:1"})),
-                said(json!({"payload": "2", "sent_ms": 7, "client_msg_id": "x.jsonl:9"})),
+                said(r#"{"payload":"1","client_msg_id":"x.jsonl:1"}"#),
+                said(r#"{"payload":"2","sent_ms":7,"client_msg_id":"x.jsonl:9"}"#),
             ]
         );
-        assert_eq!(plans[1].steps[1], said(json!({"payload": {"x": []}, "client_msg_id": "own"})));
+        assert_eq!(plans[1].steps[1], said(r#"{"payload":{"x" : []},"client_msg_id":"own"}"#));
         assert_eq!(
             plans[0].skipped,
             Skipped::from([

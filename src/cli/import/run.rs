@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Job, Plan, Skipped, Step, Sum};
+use super::{Body, Job, Plan, Skipped, Step, Sum};
 use crate::cli::fail::{Exit, Fail};
 use crate::cli::out;
 use crate::client::{Client, segment};
@@ -186,8 +187,8 @@ impl Worker<'_> {
         let mut tries = 0;
         // Each message has its client_msg_id, so whatever is unclear is simply sent again.
         while !left.is_empty() {
-            let body = json!({"messages": left});
-            let (_, answer) = self.patiently(|| client.post("/v1/messages:batch", &body))?;
+            let body = to_text(&Messages { messages: &left })?;
+            let (_, answer) = self.patiently(|| client.post_text("/v1/messages:batch", &body))?;
             let results =
                 answer["results"].as_array().filter(|results| results.len() == left.len()).ok_or_else(
                     || Fail::failed("the server's answer to a batch has no result for each message"),
@@ -210,7 +211,7 @@ impl Worker<'_> {
                             continue;
                         }
                         let reason = error["message"].as_str().unwrap_or_default();
-                        let id = message["client_msg_id"].as_str().unwrap_or_default();
+                        let id = message.text_of("client_msg_id").unwrap_or_default();
                         return Err(Fail::new(Exit::Refused, code, format!("{id}: {reason} ({code})")));
                     }
                 }
@@ -256,11 +257,21 @@ fn already(fail: Fail) -> Result<(), Fail> {
     if fail.code == "already_exists" { Ok(()) } else { Err(fail) }
 }
 
+/// The body of a batch.
+#[derive(Serialize)]
+struct Messages<'a> {
+    messages: &'a [Body],
+}
+
+fn to_text(messages: &Messages<'_>) -> Result<String, Fail> {
+    serde_json::to_string(messages).map_err(Fail::failed)
+}
+
 /// Messages of one sender that go in one request.
 #[derive(Default)]
 struct Batch {
     sender: String,
-    messages: Vec<Value>,
+    messages: Vec<Body>,
     bytes: usize,
 }
 
@@ -272,9 +283,9 @@ impl Batch {
                 && self.bytes < BATCH_BYTES_MAX)
     }
 
-    fn push(&mut self, feed: &str, sender: String, mut body: Value) {
-        body["feed_id"] = feed.into();
-        self.bytes += body.get("payload").map_or(0, |payload| payload.as_str().map_or(1024, str::len)) + 200;
+    fn push(&mut self, feed: &str, sender: String, mut body: Body) {
+        body.set("feed_id", feed);
+        self.bytes += body.len_of("payload") + body.len_of("payload_base64") + 200;
         self.sender = sender;
         self.messages.push(body);
     }
