@@ -16,14 +16,14 @@ use super::store;
 #[derive(Debug, Args)]
 #[command(
     long_about = "Writes a consistent copy of everything durable: feeds, derived rows and tokens. Through a server \
-(scope admin) it goes on working meanwhile, and the backup of this name appears in the server's storage.backup_dir; \
-with --data-dir the copy is made offline in the directory given.",
+(scope admin) it goes on working meanwhile, and the backup appears on the server's machine below its \
+storage.backup_dir; with --data-dir the copy is made offline in the directory given.",
     after_help = "Examples:\n  feedlog backup 2026-11-20\n  \
 feedlog backup --data-dir /var/lib/feedlog /backups/2026-11-20"
 )]
 pub(super) struct BackupArgs {
-    /// The name of the backup (letters, digits, - and _); with --data-dir a directory that does not exist yet.
-    name: PathBuf,
+    /// The directory of the backup, which does not exist yet; through a server: below its storage.backup_dir.
+    dir: PathBuf,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -32,14 +32,14 @@ pub(super) struct BackupArgs {
 
 pub(super) fn backup(args: &BackupArgs, out: Out) -> Result<(), Fail> {
     let Some(data_dir) = &args.store.data_dir else {
-        let name = args.name.to_str().ok_or_else(|| Fail::usage("the name is not UTF-8"))?;
-        let (_, answer) = args.server.client()?.post("/v1/admin/backup", &json!({"name": name}))?;
+        let name = args.dir.to_str().ok_or_else(|| Fail::usage("the directory's name is not UTF-8"))?;
+        let (_, answer) = args.server.client()?.post("/v1/admin/backup", &json!({"dir": name}))?;
         return out.either(
             &answer,
             &format!("backup {name} holds everything up to commit {}", answer["commit_no"]),
         );
     };
-    let dir = &args.name;
+    let dir = &args.dir;
     if dir.exists() {
         return Err(Fail::new(Exit::Refused, "already_exists", format!("{} exists", dir.display())));
     }

@@ -22,7 +22,7 @@ use super::store::{self, StoreArgs};
 and chain hash, at the end a manifest. `feedlog verify --export FILE` proves the file without a store; `feedlog \
 import --format feedlog` makes the same entries and the same chain hashes again.\n\nThrough a server it needs a token \
 with the scope admin. Tokens and other state are not part of an export: see `feedlog backup`.",
-    after_help = "Examples:\n  feedlog export --out all.jsonl\n  feedlog export team-x --out team-x.jsonl\n  \
+    after_help = "Examples:\n  feedlog export --output all.jsonl\n  feedlog export team-x --output team-x.jsonl\n  \
 feedlog export --data-dir /var/lib/feedlog | zstd > all.jsonl.zst"
 )]
 pub(super) struct ExportArgs {
@@ -30,7 +30,7 @@ pub(super) struct ExportArgs {
     feeds: Vec<String>,
     /// The file; it appears when it is complete. Without it: standard output.
     #[arg(long, short, value_name = "FILE")]
-    out: Option<PathBuf>,
+    output: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -50,10 +50,10 @@ pub(super) fn export(args: &ExportArgs, out: Out) -> Result<(), Fail> {
     // An export holds feeds in the order of their names, each once.
     feeds.sort();
     feeds.dedup();
-    let Some(path) = &args.out else {
+    let Some(path) = &args.output else {
         if std::io::stdout().is_terminal() {
             return Err(Fail::usage(
-                "an export is for files and programs: give --out FILE or redirect the output",
+                "an export is for files and programs: give --output FILE or redirect the output",
             ));
         }
         let mut sink = BufWriter::new(std::io::stdout().lock());
@@ -164,34 +164,16 @@ pub(super) fn engine_failure(err: feedlog_storage::EngineError) -> Fail {
 
 /// From a server, proving every line on the way: what is written is whole.
 fn through_server(args: &ExportArgs, feeds: &[FeedId], sink: &mut impl Write) -> Result<Totals, Fail> {
-    let client = args.server.client()?;
-    let mut writer = Writer::default();
-    writeln!(sink, "{}", writer.header(out::now_ms()))?;
-    let mut copy = |query: &str| {
-        let path = format!("/v1/admin/export{query}");
-        let body = client.stream(&path, "application/x-ndjson", None)?;
-        check_lines(body, |_, proven| {
-            match proven {
-                Proven::Entry(record) => writeln!(sink, "{}", writer.entry(&record))?,
-                Proven::Feed(_) => {
-                    if let Some(line) = writer.end_feed() {
-                        writeln!(sink, "{line}")?;
-                    }
-                }
-                Proven::Header | Proven::Manifest(_) => {}
-            }
-            Ok(())
-        })
-    };
-    if feeds.is_empty() {
-        copy("")?;
+    let mut path = "/v1/admin/export".to_owned();
+    for (i, feed) in feeds.iter().enumerate() {
+        path.push(if i == 0 { '?' } else { '&' });
+        path.push_str("feed=");
+        path.push_str(&crate::client::segment(feed.as_str()));
     }
-    for feed in feeds {
-        copy(&format!("?feed_id={}", crate::client::segment(feed.as_str())))?;
-    }
-    writeln!(sink, "{}", writer.manifest())?;
+    let body = args.server.client()?.stream(&path, "application/x-ndjson", None)?;
+    let totals = check_lines(body, |line, _| Ok(writeln!(sink, "{line}")?))?;
     sink.flush()?;
-    Ok(writer.totals())
+    Ok(totals)
 }
 
 /// Proves an export line by line and hands each proven line on.

@@ -1,9 +1,12 @@
 //! `feedlog verify` and `feedlog rebuild`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use feedlog_core::ids::{FeedId, SeqId};
+use feedlog_service::export::{Proven, hex};
 use feedlog_storage::{Phase, Progress, VerifyReport};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -30,6 +33,9 @@ pub(super) struct VerifyArgs {
     /// The same, by name.
     #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
     export: Option<PathBuf>,
+    /// With --data-dir: the store must hold exactly the feeds of this export, with its heads and chain hashes.
+    #[arg(long, value_name = "FILE", requires = "data_dir")]
+    against: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -50,6 +56,9 @@ pub(super) fn verify(args: &VerifyArgs, out: Out) -> Result<(), Fail> {
     match &args.store.data_dir {
         Some(dir) => {
             let report = verify_dir(dir, args.store.accept_loss)?;
+            if let Some(file) = &args.against {
+                compare(dir, file, args.store.accept_loss)?;
+            }
             out.either(&verified_json(&report), &verified_text(&report))
         }
         None => through_server(&args.server, "verify", out),
@@ -89,6 +98,40 @@ pub(super) fn verify_dir(dir: &Path, accept_loss: bool) -> Result<VerifyReport, 
     match &report.damage {
         Some(damage) => Err(Fail::damage(format!("damaged: {damage}"))),
         None => Ok(report),
+    }
+}
+
+/// Compares the head and the chain hash of every feed with what an export says; the chain hash covers all entries.
+fn compare(dir: &Path, file: &Path, accept_loss: bool) -> Result<(), Fail> {
+    let store = store::open_existing(dir, accept_loss)?;
+    let engine = store.storage.engine();
+    let mut named = HashSet::new();
+    check_lines(open(file)?, |_, proven| {
+        let Proven::Feed(sum) = proven else { return Ok(()) };
+        let differs = |what: &str| Fail::damage(format!("feed {:?} {what}", sum.feed_id));
+        let feed = FeedId::parse(&sum.feed_id).map_err(|_| differs("has no valid name"))?;
+        let head = engine.head(&feed).map_err(engine_failure)?;
+        if head.seq == SeqId::ZERO {
+            return Err(differs("is not in the store"));
+        }
+        let last = engine.records(&feed, head.seq, head.seq, 1, 0).map_err(engine_failure)?;
+        let chain = last.last().map(|record| hex(&record.chain_hash));
+        if head.seq.0 != sum.head_seq_id || chain.as_deref() != Some(sum.chain_hash.as_str()) {
+            return Err(differs("has another head or chain hash than in the export"));
+        }
+        named.insert(feed);
+        Ok(())
+    })?;
+    let mut after = None;
+    loop {
+        let page = engine.feeds(after.as_ref(), 1000).map_err(engine_failure)?;
+        if let Some(other) = page.iter().find(|feed| !named.contains(*feed)) {
+            return Err(Fail::damage(format!("feed {:?} is not in the export", other.as_str())));
+        }
+        match page.into_iter().last() {
+            Some(last) => after = Some(last),
+            None => return Ok(()),
+        }
     }
 }
 
