@@ -8,9 +8,10 @@ use crate::conformance::{created, group, sent};
 use crate::format::{self, Upcasters};
 use crate::keys;
 use crate::kv::{Batch, Kv, KvError, Table};
+use crate::layout::Steps;
 use crate::log::{LogEngine, LogOptions, Openers};
 use crate::mem::{MemKv, Tables};
-use crate::{Damage, Direction, Engine, EngineError, Group, OpenError};
+use crate::{Damage, Direction, Engine, EngineError, EngineKind, Group, OpenError};
 
 fn feed(name: &str) -> FeedId {
     FeedId::parse(name).unwrap()
@@ -21,8 +22,10 @@ fn open(tables: Tables) -> Result<LogEngine<MemKv>, OpenError> {
         tables: Box::new(move || Ok::<_, KvError>(MemKv::with(tables.clone()))),
         scratch: Box::new(|_| Ok(MemKv::default())),
     };
-    let options = LogOptions { node: 1, free_min_bytes: 0, accept_loss: false, feeds_cached_max: 8 };
-    LogEngine::open(openers, None, options, Upcasters::default())
+    let options =
+        LogOptions { node: 1, free_min_bytes: 0, accept_loss: false, is_guarded: false, feeds_cached_max: 8 };
+    let steps = Steps { steps: &[], engine: EngineKind::Memory };
+    LogEngine::open(openers, None, options, Upcasters::default(), &steps)
 }
 
 /// Two feeds with rows, in three commits; the first commit's change row is pruned.

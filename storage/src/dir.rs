@@ -30,8 +30,8 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the lock and compares `FORMAT`. A directory that is missing or empty becomes a new store.
-    pub(crate) fn open(path: &Path, engine: EngineKind) -> Result<Self, OpenError> {
+    /// Takes the lock and compares `FORMAT`; a layout above `newest_layout` is refused. A directory that is missing or empty becomes a new store.
+    pub(crate) fn open(path: &Path, engine: EngineKind, newest_layout: u32) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Io { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(failed)?;
         let lock =
@@ -42,12 +42,14 @@ impl DataDir {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let format = match std::fs::read_to_string(path.join(FORMAT)) {
-            Ok(text) => Format::parse(&text).ok_or_else(|| OpenError::NotAStore(path.to_owned()))??,
+            Ok(text) => {
+                Format::parse(&text, newest_layout).ok_or_else(|| OpenError::NotAStore(path.to_owned()))??
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if path.join(TABLES).exists() {
                     return Err(OpenError::NotAStore(path.to_owned()));
                 }
-                let format = Format { layout: LAYOUT_VERSION, engine: engine.name().to_owned() };
+                let format = Format { layout: newest_layout, engine: engine.name().to_owned() };
                 write_atomically(path, FORMAT, format.text().as_bytes()).map_err(failed)?;
                 format
             }
@@ -78,9 +80,10 @@ impl DataDir {
     }
 
     /// Notes that a layout step is done.
-    pub(crate) fn set_layout(&mut self, engine: EngineKind, layout: u32) -> io::Result<()> {
+    pub(crate) fn set_layout(&mut self, engine: EngineKind, layout: u32) -> Result<(), OpenError> {
         let format = Format { layout, engine: engine.name().to_owned() };
-        write_atomically(&self.path, FORMAT, format.text().as_bytes())?;
+        write_atomically(&self.path, FORMAT, format.text().as_bytes())
+            .map_err(|source| OpenError::Io { path: self.path.clone(), source })?;
         self.layout = layout;
         Ok(())
     }
@@ -97,14 +100,15 @@ impl DataDir {
     }
 }
 
-/// The newest layout step: 1 is the first layout.
+/// The first layout; later ones are numbered by the steps that lead to them.
 pub const LAYOUT_VERSION: u32 = 1;
 
 /// The engine of an existing store, `None` when there is no store in this directory.
 pub fn engine_of(path: &Path) -> Result<Option<EngineKind>, OpenError> {
     match std::fs::read_to_string(path.join(FORMAT)) {
         Ok(text) => {
-            let format = Format::parse(&text).ok_or_else(|| OpenError::NotAStore(path.to_owned()))??;
+            let format =
+                Format::parse(&text, u32::MAX).ok_or_else(|| OpenError::NotAStore(path.to_owned()))??;
             let kind = EngineKind::ALL.into_iter().find(|kind| kind.name() == format.engine);
             kind.map(Some).ok_or_else(|| OpenError::NotAStore(path.to_owned()))
         }
@@ -127,7 +131,7 @@ impl Format {
     }
 
     /// `None` when this is no such file.
-    fn parse(text: &str) -> Option<Result<Self, OpenError>> {
+    fn parse(text: &str, newest_layout: u32) -> Option<Result<Self, OpenError>> {
         let mut lines = text.lines();
         if lines.next() != Some("feedlog store") {
             return None;
@@ -139,8 +143,8 @@ impl Format {
             return Some(Err(OpenError::NewerFormat { found: version, known: FORMAT_VERSION }));
         }
         let layout: u32 = field("layout")?.parse().ok()?;
-        if layout > LAYOUT_VERSION {
-            return Some(Err(OpenError::NewerFormat { found: layout, known: LAYOUT_VERSION }));
+        if layout > newest_layout {
+            return Some(Err(OpenError::NewerLayout { found: layout, known: newest_layout }));
         }
         let engine = field("engine")?.to_owned();
         (field("hash")? == "blake3").then_some(Ok(Self { layout, engine }))
@@ -169,10 +173,13 @@ mod tests {
     #[test]
     fn a_directory_has_one_holder() {
         let dir = tempfile::tempdir().unwrap();
-        let first = DataDir::open(dir.path(), EngineKind::Memory).unwrap();
-        assert!(matches!(DataDir::open(dir.path(), EngineKind::Memory), Err(OpenError::Locked(_))));
+        let first = DataDir::open(dir.path(), EngineKind::Memory, LAYOUT_VERSION).unwrap();
+        assert!(matches!(
+            DataDir::open(dir.path(), EngineKind::Memory, LAYOUT_VERSION),
+            Err(OpenError::Locked(_))
+        ));
         first.unlock();
-        DataDir::open(dir.path(), EngineKind::Memory).unwrap();
+        DataDir::open(dir.path(), EngineKind::Memory, LAYOUT_VERSION).unwrap();
     }
 
     #[test]
@@ -180,7 +187,7 @@ mod tests {
         let open = |text: &str| {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join(FORMAT), text).unwrap();
-            DataDir::open(dir.path(), EngineKind::Memory).map(|dir| dir.layout())
+            DataDir::open(dir.path(), EngineKind::Memory, LAYOUT_VERSION).map(|dir| dir.layout())
         };
         assert_eq!(open("feedlog store\nformat 1\nlayout 1\nengine memory\nhash blake3\n").unwrap(), 1);
         assert!(matches!(
@@ -189,7 +196,7 @@ mod tests {
         ));
         assert!(matches!(
             open("feedlog store\nformat 1\nlayout 9\nengine memory\nhash blake3\n"),
-            Err(OpenError::NewerFormat { found: 9, known: 1 })
+            Err(OpenError::NewerLayout { found: 9, known: 1 })
         ));
         assert!(matches!(
             open("feedlog store\nformat 1\nlayout 1\nengine sled\nhash blake3\n"),
@@ -205,7 +212,10 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(TABLES)).unwrap();
-        assert!(matches!(DataDir::open(dir.path(), EngineKind::Memory), Err(OpenError::NotAStore(_))));
+        assert!(matches!(
+            DataDir::open(dir.path(), EngineKind::Memory, LAYOUT_VERSION),
+            Err(OpenError::NotAStore(_))
+        ));
         assert_eq!(engine_of(tempfile::tempdir().unwrap().path()).unwrap(), None);
     }
 }

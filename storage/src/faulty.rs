@@ -13,9 +13,10 @@ use bytes::Bytes;
 use crate::dir::DataDir;
 use crate::format::Upcasters;
 use crate::kv::{Batch, Kv, KvError, Op, Table, Visit};
+use crate::layout::Steps;
 use crate::log::{LogEngine, LogOptions, Openers};
 use crate::mem::{MemKv, Tables, apply};
-use crate::{Direction, EngineKind, OpenError, OpenOptions, Store};
+use crate::{Direction, EngineKind, LAYOUT_VERSION, OpenError, OpenOptions, Store};
 
 /// What a write meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +67,16 @@ impl FaultyDisk {
 
     /// Opens the store on this disk; `options.dir` may name a directory for lock, FORMAT and tail guard.
     pub fn open(&self, options: &OpenOptions) -> Result<Store, OpenError> {
-        let dir = options.dir.as_deref().map(|dir| DataDir::open(dir, EngineKind::Memory)).transpose()?;
+        let dir = options
+            .dir
+            .as_deref()
+            .map(|dir| DataDir::open(dir, EngineKind::Memory, LAYOUT_VERSION))
+            .transpose()?;
         let log = LogOptions {
             node: options.node,
             free_min_bytes: options.free_min_bytes,
             accept_loss: options.accept_loss,
+            is_guarded: true,
             feeds_cached_max: options.feeds_cached_max,
         };
         if let Some(dir) = &dir {
@@ -81,7 +87,8 @@ impl FaultyDisk {
             tables: Box::new(move || disk.recover()),
             scratch: Box::new(|_| FaultyDisk::new().recover()),
         };
-        Ok(Store::of(LogEngine::open(openers, dir, log, Upcasters::default())?))
+        let steps = Steps { steps: &[], engine: EngineKind::Memory };
+        Ok(Store::of(LogEngine::open(openers, dir, log, Upcasters::default(), &steps)?))
     }
 
     /// The next write meets this fault.

@@ -79,6 +79,9 @@ impl Kind {
     }
 }
 
+/// Above every key: none is longer than a kind, two names and two numbers, or begins like this.
+pub(crate) const BEYOND_ALL: &[u8] = &[u8::MAX; 16];
+
 /// A half-open range of keys of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyRange {
@@ -150,11 +153,6 @@ fn named(kind: Kind, first: &str, room: usize) -> Vec<u8> {
 }
 
 /// An entry.
-pub(crate) fn entry(number: u64, seq: SeqId) -> Vec<u8> {
-    entry_array(number, seq).to_vec()
-}
-
-/// As [`entry`], on the stack.
 pub(crate) fn entry_array(number: u64, seq: SeqId) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&number.to_be_bytes());
@@ -162,7 +160,7 @@ pub(crate) fn entry_array(number: u64, seq: SeqId) -> [u8; 16] {
     key
 }
 
-/// The inverse of [`entry`].
+/// The inverse of [`entry_array`].
 pub(crate) fn parse_entry(key: &[u8]) -> Option<(u64, SeqId)> {
     let (number, seq) = key.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*number), SeqId(u64::from_be_bytes(seq.try_into().ok()?))))

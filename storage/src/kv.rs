@@ -14,7 +14,7 @@ use crate::Direction;
 /// The tables. Numbers are stored by engines that keep all tables in one tree: never change or reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum Table {
+pub enum Table {
     /// Entries: (feed number u64 BE, seq u64 BE) → frame. Inserted in ascending order per feed, almost never
     /// rewritten, never deleted. Read by range within one 8-byte prefix. The bulk of the data.
     Entries = 1,
@@ -90,6 +90,8 @@ impl Batch {
 }
 
 /// Why a table did not do what was asked. The class decides what becomes of the caller and of the engine.
+// Without an engine on disk nothing makes some of these.
+#[cfg_attr(not(any(feature = "rocksdb", feature = "sled")), allow(dead_code))]
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum KvError {
     /// Of a write: nothing was written and nothing will be; the store stays usable. Of anything else: it failed.
@@ -109,6 +111,7 @@ pub(crate) enum KvError {
 
 /// How a table is opened. Every engine has `fn open(dir: &Path, options: &KvOptions) -> Result<Self, KvError>`, which
 /// creates what is missing in the existing directory `dir`.
+#[cfg(any(feature = "rocksdb", feature = "sled"))]
 #[derive(Debug, Clone)]
 pub(crate) struct KvOptions {
     /// Memory for cached blocks.

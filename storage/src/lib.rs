@@ -20,8 +20,11 @@ mod format;
 mod guard;
 mod keys;
 mod kv;
-#[cfg(test)]
+#[cfg(all(test, any(feature = "rocksdb", feature = "sled")))]
 mod kv_suite;
+mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod log;
 mod mem;
 mod rebuild;
@@ -43,9 +46,11 @@ use feedlog_core::rows::{RowKey, RowValue};
 pub use commit_queue::{CommitQueue, QueueLimits, Reply, Round};
 pub use dir::{FORMAT_VERSION, LAYOUT_VERSION, engine_of};
 pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters, chain_hash};
+pub use kv::Table;
+pub use layout::{LayoutStep, RawTables};
 pub use rebuild::RebuildReport;
 pub use space::free_bytes;
-pub use store::{EngineKind, OpenError, OpenOptions, Store, open};
+pub use store::{EngineKind, OpenError, OpenOptions, Store, open, open_migrating};
 pub use verify::{Damage, Phase, Progress, VerifyReport};
 
 /// One atomic, contiguous piece of one commit: new entries of one feed with the rows that change with them, or state

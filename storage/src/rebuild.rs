@@ -136,7 +136,9 @@ impl<'a, K: Kv> Rebuild<'a, K> {
     ) -> Result<u64, Stop> {
         let meta = (vec![*Kind::META_ROWS.start()], vec![*Kind::META_ROWS.end() + 1]);
         let mut done = 0;
-        for (table, from, to) in [(Table::Rows, vec![], vec![u8::MAX; 512]), (Table::Meta, meta.0, meta.1)] {
+        for (table, from, to) in
+            [(Table::Rows, vec![], keys::BEYOND_ALL.to_vec()), (Table::Meta, meta.0, meta.1)]
+        {
             let mut live = Pages::new(self.live, table, from.clone(), to.clone());
             let mut rebuilt = Pages::new(self.scratch, table, from, to);
             let (mut a, mut b) = (live.next()?, rebuilt.next()?);

@@ -9,6 +9,7 @@ use crate::format::Upcasters;
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 use crate::kv::KvOptions;
 use crate::kv::{Kv, KvError};
+use crate::layout::{LayoutStep, Steps};
 use crate::log::{LogEngine, LogOptions, Openers};
 use crate::mem::MemKv;
 use crate::rebuild::RebuildReport;
@@ -106,6 +107,17 @@ pub enum OpenError {
         /// Ours.
         known: u32,
     },
+    /// The tables have a newer layout.
+    #[error("the store has layout {found}, this version of feedlog knows up to {known}: use a newer feedlog")]
+    NewerLayout {
+        /// The store's.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The step to this layout is not in this build: a bug.
+    #[error("the step to layout {0} is missing")]
+    NoStep(u32),
     /// Made with another engine.
     #[error("the store was made with the engine {found}, not {asked}")]
     OtherEngine {
@@ -229,13 +241,25 @@ impl std::fmt::Debug for Store {
 /// Opens a store, or makes a new one in an empty directory. What is durable is there on return; feeds touched by the
 /// newest commits were found dense, and nothing that the tail guard knows of is missing.
 pub fn open(options: &OpenOptions, upcasters: Upcasters) -> Result<Store, OpenError> {
+    open_migrating(options, upcasters, &[])
+}
+
+/// As [`open`]; runs every layout step that the store has not seen.
+pub fn open_migrating(
+    options: &OpenOptions,
+    upcasters: Upcasters,
+    steps: &[Box<dyn LayoutStep>],
+) -> Result<Store, OpenError> {
+    let steps = Steps { steps, engine: options.engine };
     let log = LogOptions {
         node: options.node,
         free_min_bytes: options.free_min_bytes,
         accept_loss: options.accept_loss,
+        is_guarded: options.engine != EngineKind::Memory,
         feeds_cached_max: options.feeds_cached_max,
     };
-    let dir = options.dir.as_deref().map(|dir| DataDir::open(dir, options.engine)).transpose()?;
+    let dir =
+        options.dir.as_deref().map(|dir| DataDir::open(dir, options.engine, steps.newest())).transpose()?;
     let tables = dir.as_ref().map(DataDir::tables);
     match (options.engine, tables) {
         (EngineKind::Memory, tables) => {
@@ -243,17 +267,17 @@ pub fn open(options: &OpenOptions, upcasters: Upcasters) -> Result<Store, OpenEr
                 tables: Box::new(move || MemKv::open(tables.as_deref())),
                 scratch: Box::new(|_| Ok(MemKv::default())),
             };
-            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters)?))
+            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters, &steps)?))
         }
         #[cfg(feature = "rocksdb")]
         (EngineKind::RocksDb, Some(tables)) => {
             let openers = on_disk(tables, cache(options), crate::rocks::Rocks::open);
-            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters)?))
+            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters, &steps)?))
         }
         #[cfg(feature = "sled")]
         (EngineKind::Sled, Some(tables)) => {
             let openers = on_disk(tables, cache(options), crate::sled::Sled::open);
-            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters)?))
+            Ok(Store::of(LogEngine::open(openers, dir, log, upcasters, &steps)?))
         }
         // Not compiled in, or without a directory.
         (EngineKind::RocksDb | EngineKind::Sled, _) => Err(OpenError::Unavailable(options.engine.name())),

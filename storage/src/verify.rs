@@ -146,8 +146,7 @@ impl<'a, K: Kv> Pages<'a, K> {
 
     /// Every key of a table.
     pub(crate) fn all(kv: &'a K, table: Table) -> Self {
-        // No key is longer than a kind, two names and two numbers.
-        Self::new(kv, table, Vec::new(), vec![u8::MAX; 512])
+        Self::new(kv, table, Vec::new(), keys::BEYOND_ALL.to_vec())
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Bytes)>, KvError> {

@@ -296,9 +296,9 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Compares with a file of `golden/v1`; a missing file is written, to be looked at and committed.
+/// Compares with a file of `migrations/golden/v1`; a missing file is written, to be looked at and committed.
 fn check_golden(name: &str, lines: &[String]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../migrations/golden/v1").join(name);
     let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");
     match std::fs::read_to_string(&path) {
         Ok(golden) => {

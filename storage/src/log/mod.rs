@@ -26,6 +26,7 @@ use crate::format::Upcasters;
 use crate::guard::TailGuard;
 use crate::keys::{self, Kind};
 use crate::kv::{Kv, KvError, Table};
+use crate::layout::Steps;
 use crate::space::SpaceReserve;
 use crate::{
     Change, Committed, Direction, Engine, EngineError, Group, OpenError, Record, RowRange, StateKey,
@@ -38,6 +39,8 @@ pub(crate) struct LogOptions {
     pub(crate) node: u16,
     pub(crate) free_min_bytes: u64,
     pub(crate) accept_loss: bool,
+    /// Whether the newest commit is guarded by a file; not for tables that never outlive the process.
+    pub(crate) is_guarded: bool,
     /// Feeds whose number and head are kept in memory.
     pub(crate) feeds_cached_max: usize,
 }
@@ -100,18 +103,23 @@ pub(crate) struct LogEngine<K> {
 }
 
 impl<K: Kv> LogEngine<K> {
-    /// Opens the tables, checks what was recovered against the change rows and the tail guard. `dir` is `None` for
+    /// Opens the tables, brings them to today's layout, checks what was recovered against the change rows and the tail guard. `dir` is `None` for
     /// stores that are not on disk.
     pub(crate) fn open(
         openers: Openers<K>,
-        dir: Option<DataDir>,
+        mut dir: Option<DataDir>,
         options: LogOptions,
         upcasters: Upcasters,
+        steps: &Steps<'_>,
     ) -> Result<Self, OpenError> {
         let kv = (openers.tables)().map_err(OpenError::from)?;
+        if let Some(dir) = &mut dir {
+            steps.run(&kv, dir)?;
+        }
         let recovered = recover::check(&kv, options.node)?;
         let guard = dir
             .as_ref()
+            .filter(|_| options.is_guarded)
             .map(|dir| TailGuard::open(dir.path(), options.node, recovered.commit_no, options.accept_loss))
             .transpose()?;
         let space = SpaceReserve::new(dir.as_ref().map(DataDir::path), options.free_min_bytes);
