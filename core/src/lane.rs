@@ -71,7 +71,7 @@ impl<T> Lane<T> {
 
     /// Nothing is in flight: the lane may be dropped and loaded again later.
     pub fn is_idle(&self) -> bool {
-        self.sequencer.is_idle()
+        self.sequencer.is_idle() && self.overlay.is_empty()
     }
 
     /// Fetch, authorize, decide, sequence, project: all in one go on one state. When reading fails, the token comes back
@@ -139,7 +139,7 @@ impl<T> Lane<T> {
                 // Only a decision appends, and `submit` always gives a reader with it.
                 (Output::Append(_), None) => {}
                 (Output::Reply(token, answer), _) => out.push(Step::Reply(token, answer)),
-                (Output::Reload, _) => self.stale = true,
+                (Output::Reload, _) => self.forget(),
             }
         }
         self.outputs = outputs;
@@ -164,7 +164,7 @@ impl<T> Lane<T> {
                 for output in outputs {
                     match output {
                         Output::Reply(token, answer) => out.push(Step::Reply(token, answer)),
-                        Output::Reload => self.stale = true,
+                        Output::Reload => self.forget(),
                         Output::Append(_) => {}
                     }
                 }
@@ -172,10 +172,15 @@ impl<T> Lane<T> {
         }
     }
 
+    /// Everything is settled and something failed: what is left in memory is not what is durable.
+    fn forget(&mut self) {
+        self.overlay.clear();
+        self.stale = true;
+    }
+
     fn reload(&mut self, reader: &dyn Reader) -> Result<(), RowsError> {
         let (fold, head) = durable(&self.feed, reader)?;
         self.fold = fold;
-        self.overlay.clear();
         self.stale = false;
         let mut outputs = Vec::new();
         self.sequencer.step(Input::Loaded(head), &mut outputs);
@@ -187,3 +192,6 @@ fn durable(feed: &FeedId, reader: &dyn Reader) -> Result<(Fold, Head), RowsError
     let state = reader.row(&RowKey::Feed(feed.clone()))?.and_then(RowValue::into_feed);
     Ok((Fold { state }, reader.head(feed)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,8 @@ fn i5_a_retry_gets_the_first_place_and_another_body_is_refused() {
     };
     let again = format!("already {seq}");
     let conflict = "this client_msg_id was used before with another body";
-    let cases: Vec<(fn(&mut Draft), &str)> = vec![
+    type Change = fn(&mut Draft);
+    let cases: Vec<(Change, &str)> = vec![
         (|_| {}, &again),
         (|d| d.sent_ms = Some(5), &again),
         (|d| d.seen_seq = Some(SeqId(1)), &again),

@@ -122,6 +122,7 @@ impl System for CoreSystem {
             self.settle(&mut waiting, &mut steps);
             take(&mut steps, &mut waiting);
         }
+        assert!(self.lanes.values().all(Lane::is_idle), "everything is settled and nothing is kept");
         // Idle lanes may be dropped at any time.
         if self.random.chance(10) {
             self.lanes.retain(|_, lane| !lane.is_idle());
