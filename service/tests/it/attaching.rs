@@ -153,24 +153,15 @@ async fn a_slow_reader_holds_a_bounded_queue_and_misses_nothing() {
     let (ann, bob) = (store.gate(user("ann")), store.gate(user("bob")));
     let mut attachment = bob.attach(one(&feed, 3)).await.unwrap();
     assert!(matches!(next(&mut attachment).await, Delivery::CaughtUp(_)));
-    let before = rss_bytes();
-    // 64 MiB of messages while nobody reads.
+    // 64 MiB of messages while nobody reads; that the queue stays small is tested beside it.
     for _ in 0..64 {
         let mut large = draft("");
         large.payload = Bytes::from(vec![b'1'; 1 << 20]);
         ann.submit(send(&feed, large)).await.unwrap();
     }
-    // The engine in memory holds every payload once; the queue may hold eight of them, shared.
-    let grown = rss_bytes().saturating_sub(before);
-    assert!(grown < 300 << 20, "grew by {grown} bytes");
     for seq in 4..68 {
         assert_eq!(next_seq(&mut attachment).await, seq);
     }
-}
-
-fn rss_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

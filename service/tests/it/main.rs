@@ -1,6 +1,6 @@
 //! The service from outside, on the memory engine.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod attaching;
 mod auth;
@@ -8,5 +8,6 @@ mod faults;
 mod logs;
 mod maintenance;
 mod marks;
+mod oracle;
 mod sending;
 mod world;
