@@ -40,12 +40,12 @@ pub(super) fn import(files: &[PathBuf], args: &StoreArgs, out: Out) -> Result<()
     let source = open(file)?;
     let started = Instant::now();
     let store = store::create(dir, args.engine)?;
-    let mut writer =
-        Writer { engine: store.storage.engine(), piece: Vec::new(), bytes: 0, fold: Fold::default() };
+    let mut writer = Writer::new(store.storage.engine());
     let totals = check_lines(source, |_, proven| match proven {
         Proven::Entry(record) => writer.entry(*record),
-        Proven::Feed(sum) => writer.end_feed(&sum),
-        Proven::Header | Proven::Manifest(_) => Ok(()),
+        Proven::Feed(sum) => writer.end_feed(sum),
+        Proven::Header => Ok(()),
+        Proven::Manifest(_) => writer.commit(),
     })?;
     store.storage.engine().close().map_err(engine_failure)?;
     let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -61,43 +61,60 @@ pub(super) fn import(files: &[PathBuf], args: &StoreArgs, out: Out) -> Result<()
     )
 }
 
+/// Appends entries and derives their rows, several feeds in one commit.
 struct Writer {
     engine: Arc<dyn Engine>,
-    /// Entries of the feed at hand that are not committed yet.
+    /// Entries of the feed at hand whose rows are not derived yet.
     piece: Vec<Entry>,
-    bytes: usize,
     /// The folded state of the feed at hand.
     fold: Fold,
+    /// What goes into the next commit, with what the export says of the feeds that it completes.
+    groups: Vec<Group>,
+    sums: Vec<FeedSum>,
+    entries: usize,
+    bytes: usize,
 }
 
 impl Writer {
+    fn new(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            engine,
+            piece: Vec::new(),
+            fold: Fold::default(),
+            groups: Vec::new(),
+            sums: Vec::new(),
+            entries: 0,
+            bytes: 0,
+        }
+    }
+
     fn entry(&mut self, record: Record) -> Result<(), Fail> {
+        self.entries += 1;
         self.bytes += record.entry.payload.bytes().map_or(0, bytes::Bytes::len);
         self.piece.push(record.entry);
-        if self.piece.len() >= COMMIT_ENTRIES || self.bytes >= COMMIT_BYTES {
+        if self.is_full() {
+            // Rows of what follows in this feed rest on rows that must be durable then.
+            self.group()?;
             self.commit()?;
         }
         Ok(())
     }
 
-    /// Commits what is left of the feed and compares its end with what the export says of it.
-    fn end_feed(&mut self, sum: &FeedSum) -> Result<(), Fail> {
-        self.commit()?;
+    fn end_feed(&mut self, sum: FeedSum) -> Result<(), Fail> {
+        self.group()?;
         self.fold = Fold::default();
-        let differs = || Fail::failed(format!("feed {:?} did not end up as in the export", sum.feed_id));
-        let feed = FeedId::parse(&sum.feed_id).map_err(|_| differs())?;
-        let Head { seq, ordinal, .. } = self.engine.head(&feed).map_err(engine_failure)?;
-        let last = self.engine.records(&feed, seq, seq, 1, 0).map_err(engine_failure)?;
-        let chain = last.last().map(|record| feedlog_service::export::hex(&record.chain_hash));
-        if (seq.0, ordinal.0) != (sum.head_seq_id, sum.ordinal) || chain.as_ref() != Some(&sum.chain_hash) {
-            return Err(differs());
-        }
-        Ok(())
+        self.sums.push(sum);
+        // Many small feeds count as well.
+        if self.is_full() || self.sums.len() >= COMMIT_ENTRIES { self.commit() } else { Ok(()) }
     }
 
-    fn commit(&mut self) -> Result<(), Fail> {
+    fn is_full(&self) -> bool {
+        self.entries >= COMMIT_ENTRIES || self.bytes >= COMMIT_BYTES
+    }
+
+    /// Derives the rows of the piece at hand.
+    fn group(&mut self) -> Result<(), Fail> {
         let entries = std::mem::take(&mut self.piece);
-        self.bytes = 0;
         let Some(first) = entries.first() else { return Ok(()) };
         let (feed, expected) = (first.feed.clone(), first.seq.prev());
         let mut pending = Pending { engine: self.engine.as_ref(), entries: &entries, rows: HashMap::new() };
@@ -106,8 +123,26 @@ impl Writer {
         }
         let rows = pending.rows.into_iter().collect();
         let log = Some(LogPart { feed, expected, entries, rows, strip: Vec::new() });
-        for result in self.engine.commit(vec![Group { log, state: Vec::new() }]) {
+        self.groups.push(Group { log, state: Vec::new() });
+        Ok(())
+    }
+
+    /// Commits, and compares the ends of completed feeds with what the export says of them.
+    fn commit(&mut self) -> Result<(), Fail> {
+        (self.entries, self.bytes) = (0, 0);
+        for result in self.engine.commit(std::mem::take(&mut self.groups)) {
             result.map_err(engine_failure)?;
+        }
+        for sum in std::mem::take(&mut self.sums) {
+            let differs = || Fail::failed(format!("feed {:?} did not end up as in the export", sum.feed_id));
+            let feed = FeedId::parse(&sum.feed_id).map_err(|_| differs())?;
+            let Head { seq, ordinal, .. } = self.engine.head(&feed).map_err(engine_failure)?;
+            let last = self.engine.records(&feed, seq, seq, 1, 0).map_err(engine_failure)?;
+            let chain = last.last().map(|record| feedlog_service::export::hex(&record.chain_hash));
+            if (seq.0, ordinal.0) != (sum.head_seq_id, sum.ordinal) || chain.as_ref() != Some(&sum.chain_hash)
+            {
+                return Err(differs());
+            }
         }
         Ok(())
     }
