@@ -3,6 +3,8 @@
 //! `golden/v1/<engine>` are data directories. They are never edited; `cargo test -p feedlog-migrations --features … -- --ignored`
 //! wrote them once, from `story`, and would write those of a new version beside them.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

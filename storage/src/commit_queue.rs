@@ -60,8 +60,8 @@ pub struct Round {
     pub wait_time: Duration,
 }
 
-/// Called after each round.
-type Observer = Box<dyn Fn(&Round) + Send>;
+/// Called after each round, on the committer's thread.
+pub type Observer = Box<dyn Fn(&Round) + Send>;
 
 /// The way to the committer's thread. Share it in an `Arc`.
 pub struct CommitQueue<R> {
@@ -97,7 +97,7 @@ impl<R: Reply> CommitQueue<R> {
     pub fn start(
         engine: Arc<dyn Engine>,
         limits: QueueLimits,
-        observer: Option<Box<dyn Fn(&Round) + Send>>,
+        observer: Option<Observer>,
     ) -> std::io::Result<Self> {
         let queue = Queue { waiting: VecDeque::new(), bytes: 0, stopped: false };
         let shared =

@@ -43,7 +43,7 @@ use feedlog_core::entry::{Entry, Head};
 use feedlog_core::ids::{FeedId, SeqId, TimeMs, Uid};
 use feedlog_core::rows::{RowKey, RowValue};
 
-pub use commit_queue::{CommitQueue, QueueLimits, Reply, Round};
+pub use commit_queue::{CommitQueue, Observer, QueueLimits, Reply, Round};
 pub use dir::{FORMAT_VERSION, LAYOUT_VERSION, engine_of};
 pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters, chain_hash};
 pub use kv::Table;

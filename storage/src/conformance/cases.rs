@@ -720,7 +720,7 @@ pub(super) fn large_values(make: Make<'_>, dir: &Path) {
     let mut entries = vec![created(&a)];
     for (seq, len) in (2..).zip([0, 1, 4095, 4096, 4097, 70_000, 1 << 20, (16 << 20) - 1, 16 << 20]) {
         let mut random = super::Random(seq);
-        let payload: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        let payload: Vec<u8> = (0..len).map(|_| random.number() as u8).collect();
         entries.push(sent(&a, seq, &payload));
     }
     let store = open(make, dir);

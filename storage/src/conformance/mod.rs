@@ -17,7 +17,8 @@ pub type Make<'a> = &'a dyn Fn(&Path) -> Result<Store, OpenError>;
 
 /// Runs every case, each in a directory of its own. Panics at the first that fails.
 pub fn suite(make: Make<'_>) {
-    let all: &[(&str, fn(Make<'_>, &Path))] = &[
+    type Case = fn(Make<'_>, &Path);
+    let all: &[(&str, Case)] = &[
         ("appends and reads", cases::appends_and_reads),
         ("pages", cases::pages),
         ("moved heads", cases::moved_heads),

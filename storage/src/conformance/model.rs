@@ -139,7 +139,7 @@ impl Run<'_> {
         let entries: Vec<Entry> = (expected + 1..=expected + count)
             .map(|seq| {
                 let len = if self.random.one_in(50) { 9000 } else { self.random.below(40) };
-                let payload: Vec<u8> = (0..len).map(|_| self.random.next() as u8).collect();
+                let payload: Vec<u8> = (0..len).map(|_| self.random.number() as u8).collect();
                 if seq == 1 { created(&feed) } else { sent(&feed, seq, &payload) }
             })
             .collect();
@@ -149,7 +149,7 @@ impl Run<'_> {
         let mut state = Vec::new();
         if self.random.one_in(3) {
             let key = StateKey { table: StateTable::Checkpoint, key: vec![self.random.below(9) as u8] };
-            let value = bytes::Bytes::from(self.random.next().to_be_bytes().to_vec());
+            let value = bytes::Bytes::from(self.random.number().to_be_bytes().to_vec());
             state.push((key, (!self.random.one_in(3)).then_some(value)));
         }
         let taken = !stale && !refused;

@@ -63,9 +63,9 @@ pub enum DecodeError {
 /// Turns the stored bytes of an event of one version into those of the next: pure, without loss of what readers see.
 pub trait Upcast: Send + Sync + 'static {
     /// The version it reads.
-    fn from_version(&self) -> u8;
+    fn version(&self) -> u8;
 
-    /// The bytes of version `from_version() + 1`.
+    /// The bytes of version `version() + 1`.
     fn upcast(&self, event: &[u8]) -> Result<Vec<u8>, DecodeError>;
 }
 
@@ -85,7 +85,7 @@ impl Upcasters {
         }
         let mut event = event.to_vec();
         while version != EVENT_VERSION {
-            let step = self.0.iter().find(|step| step.from_version() == version);
+            let step = self.0.iter().find(|step| step.version() == version);
             event = step.ok_or(DecodeError::Version(version))?.upcast(&event)?;
             version += 1;
         }
@@ -95,7 +95,7 @@ impl Upcasters {
 
 impl std::fmt::Debug for Upcasters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|step| step.from_version())).finish()
+        f.debug_list().entries(self.0.iter().map(|step| step.version())).finish()
     }
 }
 

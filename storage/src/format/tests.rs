@@ -435,7 +435,7 @@ fn a_newer_version_is_named() {
 fn upcasters_lead_step_by_step_to_today() {
     struct Step;
     impl Upcast for Step {
-        fn from_version(&self) -> u8 {
+        fn version(&self) -> u8 {
             0
         }
         fn upcast(&self, event: &[u8]) -> Result<Vec<u8>, DecodeError> {

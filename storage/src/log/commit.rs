@@ -13,6 +13,8 @@ use crate::keys;
 use crate::kv::{Batch, Kv, KvError, Op, Table};
 use crate::{Committed, EngineError, Group, LogPart};
 
+type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// A feed in the course of one commit.
 struct Work {
     number: u64,
@@ -245,7 +247,7 @@ impl<K: Kv> Stage<'_, K> {
     }
 
     /// The tombstones of the entries that the group strips.
-    fn strip(&self, part: &LogPart, work: &Work) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+    fn strip(&self, part: &LogPart, work: &Work) -> Result<Vec<KeyValue>, EngineError> {
         let mut stripped = Vec::with_capacity(part.strip.len());
         for seq in &part.strip {
             if *seq == SeqId::ZERO || *seq > part.expected {

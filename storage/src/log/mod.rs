@@ -72,12 +72,14 @@ enum Poison {
     Hard = 2,
 }
 
+type ScratchOpener<K> = Box<dyn Fn(&Path) -> Result<K, KvError> + Send + Sync>;
+
 /// How tables come to be.
 pub(crate) struct Openers<K> {
     /// The store's own.
     pub(crate) tables: Box<dyn Fn() -> Result<K, KvError> + Send + Sync>,
     /// Others of the same kind in an existing, empty directory, for a rebuild.
-    pub(crate) scratch: Box<dyn Fn(&Path) -> Result<K, KvError> + Send + Sync>,
+    pub(crate) scratch: ScratchOpener<K>,
 }
 
 /// The log over a [`Kv`].
