@@ -6,6 +6,7 @@ use crate::ids::Uid;
 use crate::testing::*;
 
 type Steps = Vec<Step<u32>>;
+type Handed = (NewGroup, Vec<(RowKey, Option<RowValue>)>);
 
 const SETUP: Setup = Setup {
     settings: Settings {
@@ -29,7 +30,7 @@ fn with_id(text: &str) -> Action {
 }
 
 /// The one group among the steps, and the replies.
-fn split(steps: Steps) -> (Option<(NewGroup, Vec<(RowKey, Option<RowValue>)>)>, Vec<(u32, Answer)>) {
+fn split(steps: Steps) -> (Option<Handed>, Vec<(u32, Answer)>) {
     let mut group = None;
     let mut replies = Vec::new();
     for step in steps {
