@@ -11,6 +11,8 @@
 //! - **Blobs.** Pages above a quarter of a segment become files beside the log which sled does not sync, and recovery
 //!   skips a page whose file is missing. So no value above [`INLINE_BYTES_MAX`] is handed to sled: larger ones are cut
 //!   into pieces, and no page grows that large.
+//! - **Full disks.** After one failed write sled fails reads as well. So room for a batch is allocated in the file
+//!   before the batch begins; where there is none the batch is refused and nothing has happened.
 //! - **Panics.** sled asserts things about its files. A panic inside it is caught and becomes `Damaged`.
 
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use ::sled::{Db, IVec};
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::Direction;
 use crate::kv::{Batch, Kv, KvError, KvOptions, Op, Table, Visit};
@@ -46,6 +50,12 @@ const BACKUP_BATCH_BYTES: usize = 1 << 20;
 /// How long to wait for the file lock: sled's own threads keep the file for a moment after a store is dropped.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 
+/// Room allocated beyond the end of the file at a time.
+const ROOM_BYTES: u64 = 1 << 20;
+/// What sled may write for a batch besides its bytes: headers, pages that it rewrites on the way.
+const ROOM_FACTOR: u64 = 4;
+const ROOM_PER_KEY_BYTES: u64 = 1024;
+
 /// Values by physical key, `None` for an absent one.
 type Overlay = BTreeMap<Vec<u8>, Option<IVec>>;
 
@@ -60,6 +70,15 @@ pub(crate) struct Sled {
     views: Mutex<Vec<Arc<Mutex<Overlay>>>>,
     /// A write failed: nothing more is written.
     failed: AtomicBool,
+    room: Mutex<Room>,
+}
+
+/// How far the file has blocks of its own.
+#[derive(Default)]
+struct Room {
+    /// Length of the file when that was found.
+    seen_length: u64,
+    upto: u64,
 }
 
 impl Sled {
@@ -92,7 +111,32 @@ impl Sled {
             shadow: RwLock::default(),
             views: Mutex::default(),
             failed: AtomicBool::new(false),
+            room: Mutex::default(),
         })
+    }
+
+    /// Allocates blocks for a batch, beyond the end of the file. Nothing has happened when it fails.
+    fn make_room(&self, batch: &Batch) -> Result<(), KvError> {
+        let mut room = lock(&self.room);
+        let length = self.file.metadata().map_err(|error| io("look at the file of the store", &error))?.len();
+        let need =
+            ROOM_BYTES + ROOM_FACTOR * batch.bytes() as u64 + ROOM_PER_KEY_BYTES * batch.ops().len() as u64;
+        // sled may cut the file when its last segments are free, and the room goes with them.
+        let was_cut = length < room.seen_length;
+        room.seen_length = length;
+        if !was_cut && length + need <= room.upto {
+            return Ok(());
+        }
+        let upto = length + need + ROOM_BYTES;
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, length, upto - length) {
+            Ok(()) => room.upto = upto,
+            Err(Errno::OPNOTSUPP) => {} // this file system finds out when it writes
+            Err(error) => {
+                let text = format!("no room for a batch of {} bytes: {error}", batch.bytes());
+                return Err(KvError::Refused(Arc::from(text)));
+            }
+        }
+        Ok(())
     }
 
     fn shadow(&self) -> RwLockReadGuard<'_, Overlay> {
@@ -343,6 +387,7 @@ impl Kv for Sled {
         if self.failed.load(Ordering::Acquire) {
             return Err(KvError::Unknown(Arc::from("an earlier write failed")));
         }
+        self.make_room(batch)?;
         // Until the shadow is there nothing has changed, and a failure is a refusal.
         let (physical, old) = caught(|| {
             let physical = self.physical(batch)?;

@@ -2,12 +2,14 @@
 //!
 //! `make` opens the store of a directory; a second call for the same directory, after `close`, must find everything.
 
+mod author;
 mod cases;
 mod kit;
 mod model;
 
 use std::path::Path;
 
+pub use author::Author;
 pub use kit::{Random, created, entry, group, message, rows_group, sent, state_group, uid};
 
 use crate::{OpenError, Store};
