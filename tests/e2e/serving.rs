@@ -1,5 +1,9 @@
 //! Starting safely, stopping cleanly, losing nothing.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use crate::harness::{ENGINE, Ran, Server, feedlog, run};
 
 #[test]
@@ -74,6 +78,30 @@ fn acknowledged_messages_survive_both_ends() {
     let dir = dir.path().to_str().unwrap();
     run(&["serve", "--dev", "--engine", ENGINE, "--http", "127.0.0.1:0", "--data-dir", dir])
         .ended(4, "in use");
+}
+
+#[test]
+fn a_drain_ends_streams_and_long_polls() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::dev(dir.path());
+    server.run("ann", &["feeds", "create", "g"]).json_ok();
+    let head = server.json("ann", &["send", "g", "x"])["seq_id"].to_string();
+    let mut poll = server
+        .command("ann", &["pull", "g", "--after", &head, "--wait-ms", "60000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut tail =
+        server.command("ann", &["tail", "g", "--after", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    // The stream is open once its first line is here; the long-poll was started before it.
+    let mut line = String::new();
+    BufReader::new(tail.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let began = Instant::now();
+    assert_eq!(server.stop(), 0);
+    assert!(began.elapsed() < Duration::from_secs(10), "the default drain_ms is 10 s");
+    poll.wait().unwrap();
+    tail.kill().unwrap();
+    tail.wait().unwrap();
 }
 
 trait JsonOk {
