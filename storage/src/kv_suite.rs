@@ -1,5 +1,7 @@
 //! What every [`Kv`] must do, checked against maps in memory.
 
+#![allow(clippy::unwrap_used)] // tests throughout
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;

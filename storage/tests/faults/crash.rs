@@ -45,7 +45,7 @@ fn cycles(engine: EngineKind, count: u64) {
             let heavy = engine == EngineKind::RocksDb && random.one_in(HEAVY_ONE_IN);
             large_bytes = if heavy { HEAVY_BYTES } else { 300 };
         }
-        let job = Job { dir: dir.path().join("store"), engine, seed: random.next(), large_bytes };
+        let job = Job { dir: dir.path().join("store"), engine, seed: random.number(), large_bytes };
         let mut writer = job.start(None);
         if random.one_in(8) {
             // While it opens, which is recovery from the second cycle on.

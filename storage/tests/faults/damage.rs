@@ -186,7 +186,7 @@ fn a_log_cut_short_does_not_open() {
                 1 => damaged[at as usize..].fill(0),
                 _ => {
                     let end = (at as usize + 600).min(damaged.len());
-                    damaged[at as usize..end].iter_mut().for_each(|byte| *byte = random.next() as u8);
+                    damaged[at as usize..end].iter_mut().for_each(|byte| *byte = random.number() as u8);
                 }
             }
             std::fs::write(copy.join(log.strip_prefix(&image).unwrap()), &damaged).unwrap();

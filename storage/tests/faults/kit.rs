@@ -64,7 +64,7 @@ pub(crate) fn payload(feed: &FeedId, seq: SeqId, large_bytes: usize) -> Bytes {
     };
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
+        bytes.extend_from_slice(&random.number().to_le_bytes());
     }
     bytes.truncate(len);
     Bytes::from(bytes)

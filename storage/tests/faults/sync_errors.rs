@@ -41,7 +41,7 @@ fn a_failed_sync_is_never_acknowledged() {
         let (mut met, mut unmet) = (0, 0);
         for _ in 0..kit::setting("FEEDLOG_EIO_CYCLES", 12) {
             let dir = tempfile::tempdir().unwrap();
-            let job = Job { dir: dir.path().join("store"), engine, seed: random.next(), large_bytes: 300 };
+            let job = Job { dir: dir.path().join("store"), engine, seed: random.number(), large_bytes: 300 };
             // strace counts per thread, and the writer's thread does all the syncs that matter.
             let inject = format!("inject=fdatasync:error=EIO:when={}", 1 + random.below(40));
             let tracer =
