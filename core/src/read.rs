@@ -69,7 +69,8 @@ pub struct Standing<'a> {
     pub feed: &'a FeedId,
     /// The user.
     pub uid: &'a Uid,
-    /// `RowKey::UserFeed(uid, feed)`.
+    /// `RowKey::UserFeed(uid, feed)`. Absent in open feeds where the user never sent, and in feeds that are none of the
+    /// user's: for those nobody may ask, because a former member's place outlives the membership.
     pub user_feed: Option<UserFeed>,
     /// `RowKey::Place(uid, feed)`, default when absent.
     pub place: Place,

@@ -159,3 +159,91 @@ fn an_unknown_outcome_is_never_told_as_success_or_failure() {
     assert_eq!(step(&mut machine, Input::Unknown(SeqId(2))), ["1: unknown", "2: unknown", "3: retry"]);
     assert_eq!(step(&mut machine, Input::Unknown(SeqId(4))), ["4: unknown", "reload"]);
 }
+
+/// What happens to a machine, at random.
+#[derive(Debug, Clone)]
+enum Move {
+    Append,
+    Refuse,
+    Again,
+    /// The oldest group in flight is durable, refused, or unknown.
+    Settle(u8),
+}
+
+fn moves() -> impl proptest::strategy::Strategy<Value = Vec<Move>> {
+    use proptest::prelude::*;
+    let one = prop_oneof![
+        4 => Just(Move::Append),
+        1 => Just(Move::Refuse),
+        1 => Just(Move::Again),
+        4 => (0_u8..20).prop_map(Move::Settle),
+    ];
+    proptest::collection::vec(one, 1..120)
+}
+
+proptest::proptest! {
+    /// I-1: what becomes durable is dense. I-2: a `Done` speaks of durable entries only. I-7: nothing is appended between a
+    /// failure and the reload. And every command has exactly one answer.
+    #[test]
+    fn i1_i2_i7_hold_for_any_order_of_events(moves in moves()) {
+        let mut machine = machine();
+        let mut flying: VecDeque<NewGroup> = VecDeque::new();
+        let mut durable = Head::default();
+        let mut broken = false;
+        let mut open: std::collections::BTreeSet<u32> = std::collections::BTreeSet::new();
+        let settle_all = std::iter::repeat_n(Move::Settle(9), moves.len());
+        for (token, next) in (0_u32..).zip(moves.iter().cloned().chain(settle_all)) {
+            let mut out = Vec::new();
+            match next {
+                Move::Append | Move::Refuse | Move::Again => {
+                    let decision = match next {
+                        Move::Append => Ok(Decision::Append(plan(1))),
+                        Move::Again => Ok(Decision::Already(done(machine.head().seq.0))),
+                        _ => Err(refusal()),
+                    };
+                    open.insert(token);
+                    machine.step(decided(token, decision), &mut out);
+                }
+                Move::Settle(how) => {
+                    let Some(group) = flying.pop_front() else { continue };
+                    let last = group.entries.last().map(Head::of).unwrap();
+                    // As an engine does: a group is refused unless it follows the durable head.
+                    if how == 0 || group.expected != durable.seq {
+                        machine.step(Input::Refused(last.seq), &mut out);
+                        broken = true;
+                    } else if how == 1 {
+                        machine.step(Input::Unknown(last.seq), &mut out);
+                        broken = true;
+                    } else {
+                        proptest::prop_assert_eq!(group.entries[0].seq, durable.seq.next());
+                        durable = last;
+                        machine.step(Input::Committed(last.seq), &mut out);
+                    }
+                }
+            }
+            for output in out {
+                match output {
+                    Output::Append(group) => {
+                        proptest::prop_assert!(!broken, "nothing is appended before the reload");
+                        flying.push_back(group);
+                    }
+                    Output::Reply(token, answer) => {
+                        proptest::prop_assert!(open.remove(&token), "one answer each");
+                        if let Answer::Done(done) = answer {
+                            proptest::prop_assert!(done.seq <= durable.seq, "{:?} is not durable", done);
+                        }
+                    }
+                    Output::Reload => {
+                        proptest::prop_assert!(flying.is_empty(), "reloads when all is settled");
+                        let mut none = Vec::new();
+                        machine.step(Input::Loaded(durable), &mut none);
+                        proptest::prop_assert!(none.is_empty());
+                        broken = false;
+                    }
+                }
+            }
+        }
+        proptest::prop_assert!(open.is_empty(), "unanswered: {:?}", open);
+        proptest::prop_assert!(machine.is_idle());
+    }
+}

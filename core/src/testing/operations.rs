@@ -116,7 +116,7 @@ impl Cast {
                     let (_, sender, draft) = random.pick(sent);
                     RecallTarget::ClientMsgId {
                         sender: random.chance(50).then(|| sender.clone()),
-                        scope: Scope::Sender,
+                        scope: draft.scope.clone(),
                         id: draft.client_msg_id.clone().expect("only drafts with an id are kept"),
                     }
                 };
@@ -250,9 +250,11 @@ impl Cast {
             content_type: Arc::from("application/json"),
             payload: Bytes::from(format!("\"text {}\"", random.below(1_000_000))),
             client_msg_id: random.chance(50).then(|| {
-                ClientMsgId::parse(&format!("c{}", random.below(1 << 40))).expect("short and plain")
+                // Some meet by chance: of two senders they are two ids, in a shared scope they are one.
+                let space = if random.chance(20) { 30 } else { 1 << 40 };
+                ClientMsgId::parse(&format!("c{}", random.below(space))).expect("short and plain")
             }),
-            scope: Scope::Sender,
+            scope: if random.chance(5) { Scope::Shared(Arc::from("wire")) } else { Scope::Sender },
             reply_to: random.chance(15).then(|| SeqId(head.0.saturating_sub(random.below(8)))),
             mentions,
             to_reply: match random.below(10) {

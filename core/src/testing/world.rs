@@ -8,6 +8,7 @@ use crate::event::{Event, FeedKind, JoinMode, Role};
 use crate::feed::Rejected;
 use crate::ids::{ClientMsgId, FeedId, Ordinal, SeqId, TimeMs, Uid};
 use crate::policy::Denied;
+use crate::rows::DedupScope;
 use crate::sequencer::{Answer, Refusal};
 use crate::testing::operations::{Cast, user};
 use crate::testing::oracle::{NaiveMarks, Oracle, Seen};
@@ -118,7 +119,7 @@ struct World<'a> {
     feeds: Vec<FeedId>,
     /// Messages with a client_msg_id that are in the log.
     sent: Vec<(FeedId, Uid, Draft)>,
-    used: HashMap<(FeedId, Uid, ClientMsgId), (SeqId, Draft)>,
+    used: HashMap<(FeedId, DedupScope, ClientMsgId), (SeqId, Draft)>,
     /// Where marks must be after the command in hand.
     marks: Option<(Uid, FeedId, NaiveMarks)>,
     refusing: bool,
@@ -223,7 +224,8 @@ impl World<'_> {
             assert_eq!(message.seen_seq, seen, "{}", self.place);
         }
         if let Some(id) = &draft.client_msg_id {
-            let key = (command.feed.clone(), principal.uid.clone(), id.clone());
+            let scope = DedupScope::of(&draft.scope, &principal.uid);
+            let key = (command.feed.clone(), scope, id.clone());
             let before = self.used.insert(key, (seq, (**draft).clone()));
             assert!(before.is_none(), "{}: I-5, sent as {before:?}", self.place);
             self.sent.push((command.feed.clone(), principal.uid.clone(), (**draft).clone()));
@@ -234,7 +236,8 @@ impl World<'_> {
     fn note_used(&mut self, principal: &Principal, command: &Command, seq: SeqId) {
         let Action::SendMessage(draft) = &command.action else { return };
         let id = draft.client_msg_id.clone().unwrap_or_else(|| panic!("{}: no id", self.place));
-        let key = (command.feed.clone(), principal.uid.clone(), id);
+        let scope = DedupScope::of(&draft.scope, &principal.uid);
+        let key = (command.feed.clone(), scope, id);
         assert_eq!(self.used.get(&key).map(|(seq, _)| *seq), Some(seq), "{}", self.place);
     }
 
@@ -284,11 +287,20 @@ impl World<'_> {
             }
         }
         if let Some(id) = &draft.client_msg_id
-            && let Some((seq, first)) = self.used.get(&(feed.clone(), uid.clone(), id.clone()))
+            && let Some((seq, first)) =
+                self.used.get(&(feed.clone(), DedupScope::of(&draft.scope, uid), id.clone()))
         {
-            let same = first.payload == draft.payload
-                && first.kind == draft.kind
-                && first.mentions == draft.mentions;
+            let body = |draft: &Draft| {
+                (
+                    draft.payload.clone(),
+                    draft.kind,
+                    draft.mentions.clone(),
+                    draft.reply_to,
+                    draft.to_reply,
+                    draft.expires_ms,
+                )
+            };
+            let same = body(first) == body(draft);
             return if same {
                 Expected::Again(Some(*seq))
             } else {
@@ -335,9 +347,9 @@ impl World<'_> {
         let missing = Expected::Refused(Rejected::MessageNotFound.into());
         let seq = match target {
             RecallTarget::Seq(seq) => *seq,
-            RecallTarget::ClientMsgId { sender, id, .. } => {
-                let sender = sender.clone().unwrap_or_else(|| uid.clone());
-                match self.used.get(&(feed.clone(), sender, id.clone())) {
+            RecallTarget::ClientMsgId { sender, scope, id } => {
+                let scope = DedupScope::of(scope, sender.as_ref().unwrap_or(uid));
+                match self.used.get(&(feed.clone(), scope, id.clone())) {
                     Some((seq, _)) => *seq,
                     None => return missing,
                 }
