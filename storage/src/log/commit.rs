@@ -15,6 +15,9 @@ use crate::{Committed, EngineError, Group, LogPart};
 
 type KeyValue = (Vec<u8>, Vec<u8>);
 
+/// Change rows that are removed one by one: a removed range costs every later read of the table a little.
+const PRUNE_SINGLY_MAX: u64 = 256;
+
 /// A feed in the course of one commit.
 struct Work {
     number: u64,
@@ -137,11 +140,20 @@ impl<K: Kv> LogEngine<K> {
         if self.poison() != Poison::None {
             return Err(EngineError::Poisoned);
         }
-        let end = upto.saturating_add(1).min(writer.commit_no);
+        let (start, end) = (writer.first_change, upto.saturating_add(1).min(writer.commit_no));
+        if end <= start {
+            return Ok(());
+        }
         let mut batch = Batch::default();
         let node = self.options.node;
-        batch.delete_range(Table::Meta, keys::change(node, 0), keys::change(node, end));
-        self.write(&kv, &mut writer, &batch)
+        if end - start <= PRUNE_SINGLY_MAX {
+            (start..end).for_each(|commit_no| batch.delete(Table::Meta, keys::change(node, commit_no)));
+        } else {
+            batch.delete_range(Table::Meta, keys::change(node, start), keys::change(node, end));
+        }
+        self.write(&kv, &mut writer, &batch)?;
+        writer.first_change = end;
+        Ok(())
     }
 }
 

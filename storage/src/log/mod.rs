@@ -58,6 +58,8 @@ struct Writer {
     commit_no: u64,
     /// Number of the next new feed.
     next_number: u64,
+    /// No change row is below this one.
+    first_change: u64,
     space: SpaceReserve,
 }
 
@@ -135,6 +137,7 @@ impl<K: Kv> LogEngine<K> {
             writer: Mutex::new(Writer {
                 commit_no: recovered.commit_no,
                 next_number: recovered.next_number,
+                first_change: recovered.first_change,
                 space,
             }),
             commit_no: AtomicU64::new(recovered.commit_no),

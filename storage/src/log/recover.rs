@@ -24,6 +24,8 @@ const ENTRIES_MAX: u64 = 200_000;
 pub(super) struct Recovered {
     pub(super) commit_no: u64,
     pub(super) next_number: u64,
+    /// The lowest change row, 0 when there is none.
+    pub(super) first_change: u64,
 }
 
 /// Newest commit, next feed number; every feed of the newest change rows is dense up to exactly where they say.
@@ -40,7 +42,14 @@ pub(super) fn check<K: Kv>(kv: &K, node: u16) -> Result<Recovered, OpenError> {
         ControlFlow::Break(())
     })
     .map_err(OpenError::from)?;
-    Ok(Recovered { commit_no, next_number })
+    let mut first_change = 0;
+    let (from, to) = changes_of(node);
+    kv.scan(Table::Meta, &from, &to, Direction::Forward, &mut |key, _| {
+        first_change = keys::parse_change(key).map_or(0, |(_, commit_no)| commit_no);
+        ControlFlow::Break(())
+    })
+    .map_err(OpenError::from)?;
+    Ok(Recovered { commit_no, next_number, first_change })
 }
 
 struct Newest {
@@ -156,6 +165,7 @@ impl<K: Kv> LogEngine<K> {
         self.tips.clear();
         writer.commit_no = recovered.commit_no;
         writer.next_number = recovered.next_number;
+        writer.first_change = recovered.first_change;
         self.commit_no.store(recovered.commit_no, Ordering::Release);
         if let Some(guard) = &self.guard {
             guard.note(recovered.commit_no);
