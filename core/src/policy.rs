@@ -240,8 +240,10 @@ impl Question<'_> {
     fn create(&self, create: &CreateFeed) -> Result<(), Denied> {
         match create.kind {
             FeedKind::Group | FeedKind::Open => {
-                // Reserved names never belong to these kinds, and their owners must not be guessed at.
-                if self.command.feed.is_reserved() { Err(Denied::FeedNotFound) } else { Ok(()) }
+                // Reserved names never belong to these kinds. Asked to create one, `decide` says so whether or not it
+                // exists; a first send gets the answer of a feed of others, so that nobody is guessed at.
+                let explicit = matches!(self.command.action, Action::CreateFeed(_));
+                if self.command.feed.is_reserved() && !explicit { Err(Denied::FeedNotFound) } else { Ok(()) }
             }
             FeedKind::Direct => {
                 let Some((a, b)) = pair_of(create, &self.principal.uid) else { return Ok(()) };

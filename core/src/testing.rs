@@ -6,6 +6,7 @@
 mod core_system;
 mod operations;
 mod oracle;
+mod pages;
 mod random;
 #[cfg(test)]
 mod scene;

@@ -12,6 +12,7 @@ use crate::rows::FeedState;
 
 impl Case<'_> {
     pub(super) fn create(&self, create: &CreateFeed) -> Result<Decision, Rejected> {
+        self.not_reserved(create.kind)?;
         match self.state {
             // A direct feed has one name per pair, so asking for it again asks for the same.
             Some(state) if create.kind == FeedKind::Direct && state.kind == FeedKind::Direct => {
@@ -55,9 +56,7 @@ impl Case<'_> {
                 });
             }
         };
-        if create.kind != FeedKind::Direct && self.feed.is_reserved() {
-            return Err(Rejected::BadField { field: "feed_id", problem: "begins with a reserved prefix" });
-        }
+        self.not_reserved(create.kind)?;
         let group = create.kind == FeedKind::Group;
         let mut events = vec![self.event(
             Event::FeedCreated {
@@ -188,6 +187,13 @@ impl Case<'_> {
             && self.state.is_some_and(|state| matches!(state.kind, FeedKind::Group | FeedKind::Open));
         let manager = self.context.actor.is_some_and(|member| member.role >= Role::Admin);
         admin || manager || is_service(self.principal)
+    }
+
+    fn not_reserved(&self, kind: FeedKind) -> Result<(), Rejected> {
+        if kind != FeedKind::Direct && self.feed.is_reserved() {
+            return Err(Rejected::BadField { field: "feed_id", problem: "begins with a reserved prefix" });
+        }
+        Ok(())
     }
 
     fn existing(&self) -> Result<&FeedState, Rejected> {

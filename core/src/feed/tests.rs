@@ -391,7 +391,11 @@ fn feeds_are_created_once() {
         vec![("erin", group(&[]), "already exists"), ("alice", group(&[]), "already exists")],
     );
     for reserved in ["user:alice", "direct:00"] {
-        check(&scene, &feed_id(reserved), vec![("alice", group(&[]), "no such feed")]);
+        let answer = "feed_id: begins with a reserved prefix";
+        check(&scene, &feed_id(reserved), vec![("alice", group(&[]), answer)]);
+        // Existing or not.
+        let existing = Scene::new().personal("alice");
+        check(&existing, &feed_id(reserved), vec![("bob", group(&[]), answer)]);
     }
     let personal = Action::CreateFeed(create(FeedKind::Personal, &[]));
     check(&scene, &feed_id("user:alice"), vec![("alice", personal, "not allowed")]);
