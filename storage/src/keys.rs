@@ -213,9 +213,9 @@ pub(crate) fn all_of(kind: Kind) -> KeyRange {
     KeyRange::prefix(Table::Meta, vec![kind as u8])
 }
 
-/// All derived rows of a feed in [`Table::Rows`], or all its entries in [`Table::Entries`].
-pub(crate) fn all_of_feed(table: Table, number: u64) -> KeyRange {
-    KeyRange { table, from: number.to_be_bytes().to_vec(), to: (number + 1).to_be_bytes().to_vec() }
+/// Bounds of all entries of a feed. Both begin with the feed's number, so that a prefix bloom filter may be asked.
+pub(crate) fn entries_of(number: u64) -> ([u8; 16], [u8; 16]) {
+    (entry_array(number, SeqId::ZERO), entry_array(number, SeqId(u64::MAX)))
 }
 
 /// The identity of a `client_msg_id` within its feed.

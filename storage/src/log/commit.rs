@@ -70,7 +70,7 @@ impl<K: Kv> LogEngine<K> {
             commit_no: writer.commit_no + 1,
             next_number: writer.next_number,
             batch: Batch::default(),
-            feeds: HashMap::new(),
+            feeds: HashMap::with_capacity(count),
             touched: Vec::new(),
         };
         let staged: Vec<Result<Vec<Entry>, EngineError>> =

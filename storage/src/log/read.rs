@@ -317,9 +317,9 @@ fn decode_row(key: &RowKey, value: &[u8]) -> Result<RowValue, EngineError> {
 
 /// The tip of a feed that has a number: its last entry.
 pub(super) fn load_tip<K: Kv>(kv: &K, number: u64, feed: &FeedId) -> Result<Tip, EngineError> {
-    let range = keys::all_of_feed(Table::Entries, number);
+    let (from, to) = keys::entries_of(number);
     let mut tip = None;
-    kv.scan(Table::Entries, &range.from, &range.to, Direction::Backward, &mut |key, value| {
+    kv.scan(Table::Entries, &from, &to, Direction::Backward, &mut |key, value| {
         tip = Some(Frame::parse(key, value).map(|frame| Tip { head: frame.head(), chain: frame.chain_hash }));
         ControlFlow::Break(())
     })

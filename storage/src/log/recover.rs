@@ -117,7 +117,7 @@ fn newest_changes<K: Kv>(kv: &K, node: u16) -> Result<Newest, OpenError> {
 fn check_feed<K: Kv>(kv: &K, number: u64, first: SeqId, last: SeqId) -> Result<(), OpenError> {
     let mut expected = first;
     let mut failed = None;
-    let (from, to) = (keys::entry_array(number, first), keys::all_of_feed(Table::Entries, number).to);
+    let (from, to) = (keys::entry_array(number, first), keys::entries_of(number).1);
     kv.scan(Table::Entries, &from, &to, Direction::Forward, &mut |key, value| {
         match Frame::parse(key, value) {
             Ok(frame) if frame.seq == expected => {}
