@@ -265,6 +265,15 @@ impl Store {
         Ok(Self(inner))
     }
 
+    /// A store in memory: for tests of front ends, which do not know the storage, and for trying things out. Nothing of
+    /// it survives the process.
+    pub fn in_memory(config: StoreConfig) -> Result<Self, OpenError> {
+        let options = feedlog_storage::OpenOptions::default();
+        let storage = feedlog_storage::open(&options, feedlog_storage::Upcasters::default())
+            .expect("INVARIANT: the memory engine without a directory touches nothing that can fail");
+        Self::open(config, storage.engine())
+    }
+
     /// The store as this principal may use it.
     pub fn gate(&self, principal: Principal) -> Gate {
         Gate { store: self.clone(), principal: Arc::new(principal) }

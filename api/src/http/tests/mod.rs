@@ -1,1 +1,8 @@
-//! Tests.
+//! The interface from outside: the real router over a store in memory, and the real server on sockets.
+
+mod calls;
+mod errors;
+mod golden;
+mod server;
+mod streams;
+mod world;

@@ -29,6 +29,10 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
+        // A value that cannot be one of an enumeration's words is a syntax error to the parser, though it is JSON.
+        if inner.is_syntax() && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+            return ApiError::field(path, "is of the wrong type");
+        }
         explain(&path, &inner)
     })?;
     json.end().map_err(|error| explain(".", &error))?;
