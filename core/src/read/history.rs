@@ -141,6 +141,8 @@ impl Scan<'_> {
         let mut bytes = 0;
         let mut scanned = 0;
         let mut prev = None;
+        // The first read also fetches the entry before, which mostly is the one shown before.
+        let mut look_back = u64::from(next > self.first);
         while next <= self.head && page.entries.len() < end && scanned < SCAN_ENTRIES_MAX {
             let left = PAGE_BYTES_MAX.saturating_sub(bytes);
             if bytes > 0 && left == 0 {
@@ -148,7 +150,9 @@ impl Scan<'_> {
             }
             // Skipped entries are few, so a page is mostly one read.
             let wanted = (end - page.entries.len()).max(if scanned == 0 { 1 } else { 64 });
-            let entries = self.reader.entries(self.feed, next, self.head, false, wanted, left.max(1))?;
+            let low = SeqId(next.0 - look_back);
+            let wanted = wanted + std::mem::take(&mut look_back) as usize;
+            let entries = self.reader.entries(self.feed, low, self.head, false, wanted, left.max(1))?;
             let (Some(low), Some(high)) = (entries.first(), entries.last()) else { break };
             let mut fates = self.fates(low.seq, high.seq, entries.len())?;
             for entry in entries {
@@ -156,6 +160,10 @@ impl Scan<'_> {
                     break;
                 }
                 let (seq, ordinal) = (entry.seq, entry.ordinal);
+                if seq < next {
+                    prev = self.gone(&entry, fates.get(&seq)).is_none().then_some(seq);
+                    continue;
+                }
                 scanned += 1;
                 let size = entry.payload.bytes().map_or(0, bytes::Bytes::len);
                 if bytes > 0 && bytes + size > PAGE_BYTES_MAX {
@@ -189,21 +197,24 @@ impl Scan<'_> {
         let end = page.entries.len() + limit;
         let mut bytes = 0;
         let mut scanned = 0;
+        let mut prev = None;
         'reading: while lowest > self.first && page.entries.len() < end && scanned < SCAN_ENTRIES_MAX {
             let left = PAGE_BYTES_MAX.saturating_sub(bytes);
             if bytes > 0 && left == 0 {
                 break;
             }
-            let wanted = (end - page.entries.len()).max(if scanned == 0 { 1 } else { 64 });
+            // One more than is shown, which mostly is the one shown before the earliest.
+            let wanted = (end - page.entries.len()).max(if scanned == 0 { 1 } else { 64 }) + 1;
             let to = lowest.prev();
             let entries = self.reader.entries(self.feed, self.first, to, true, wanted, left.max(1))?;
             let (Some(high), Some(low)) = (entries.first(), entries.last()) else { break };
             let mut fates = self.fates(low.seq, high.seq, entries.len())?;
             for entry in entries {
+                let seq = entry.seq;
                 if page.entries.len() == end {
+                    prev = self.gone(&entry, fates.get(&seq)).is_none().then_some(seq);
                     break 'reading;
                 }
-                let seq = entry.seq;
                 scanned += 1;
                 let size = entry.payload.bytes().map_or(0, bytes::Bytes::len);
                 if bytes > 0 && bytes + size > PAGE_BYTES_MAX {
@@ -224,7 +235,10 @@ impl Scan<'_> {
             }
         }
         if let Some(earliest) = page.entries.last_mut() {
-            earliest.prev_seq = self.prev_shown(earliest.entry.seq)?;
+            earliest.prev_seq = match prev {
+                Some(prev) => prev,
+                None => self.prev_shown(earliest.entry.seq)?,
+            };
         }
         if lowest <= self.first && self.first > SeqId(1) && before > SeqId(1) {
             let to = self.first.prev().min(before.prev());
@@ -240,7 +254,11 @@ impl Scan<'_> {
         while to >= self.first && to > SeqId::ZERO {
             let entries = self.reader.entries(self.feed, self.first, to, true, wanted, PAGE_BYTES_MAX)?;
             let (Some(high), Some(low)) = (entries.first(), entries.last()) else { break };
-            let fates = self.fates(low.seq, high.seq, entries.len())?;
+            let fates = match &entries[..] {
+                [one] if !one.is_message() => HashMap::new(),
+                [one] => self.fate(one.seq)?.map(|fate| (one.seq, fate)).into_iter().collect(),
+                _ => self.fates(low.seq, high.seq, entries.len())?,
+            };
             to = low.seq.prev();
             for entry in &entries {
                 if self.gone(entry, fates.get(&entry.seq)).is_none() {
