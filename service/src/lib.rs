@@ -400,9 +400,14 @@ impl Gate {
 
     /// Many commands, in order; an answer for each. All are handed over before the first is waited for.
     pub async fn submit_all(&self, commands: Vec<Command>) -> Vec<Result<Receipt, SubmitError>> {
+        Self::submit_each(commands.into_iter().map(|command| (self.clone(), command)).collect()).await
+    }
+
+    /// As [`Gate::submit_all`], each command through its own gate: a service hands in messages of many users.
+    pub async fn submit_each(commands: Vec<(Self, Command)>) -> Vec<Result<Receipt, SubmitError>> {
         let mut waiting = Vec::with_capacity(commands.len());
-        for command in commands {
-            waiting.push(self.hand_over(command).await);
+        for (gate, command) in commands {
+            waiting.push(gate.hand_over(command).await);
         }
         let mut answers = Vec::with_capacity(waiting.len());
         for answer in waiting {

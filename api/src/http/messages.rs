@@ -1,8 +1,11 @@
 //! Messages: send one or many, edit, recall, react.
 
+use std::collections::HashMap;
+
 use axum::http::Method;
 use feedlog_core::command::{Action, Command};
-use feedlog_core::ids::FeedId;
+use feedlog_core::ids::{FeedId, Uid};
+use feedlog_service::Gate;
 use serde_json::{Value, json};
 
 use super::call::{Call, answer};
@@ -94,21 +97,25 @@ async fn batch(call: Call) -> Answer {
     let mut results: Vec<Value> = vec![Value::Null; body.messages.len()];
     let mut commands = Vec::with_capacity(results.len());
     let mut sent = Vec::with_capacity(results.len());
-    for (index, message) in body.messages.into_iter().enumerate() {
-        match draft_of(message, call.app.config.payload_bytes_max) {
-            Ok(command) => {
+    let mut senders = HashMap::new();
+    for (index, mut message) in body.messages.into_iter().enumerate() {
+        let sender = message.sender.take().map(|sender| sender.0);
+        let drafted = draft_of(message, call.app.config.payload_bytes_max)
+            .and_then(|command| Ok((gate_of(&call, sender, &mut senders)?, command)));
+        match drafted {
+            Ok((gate, command)) => {
                 let id = match &command.action {
                     Action::SendMessage(draft) => draft.client_msg_id.clone(),
                     _ => None,
                 };
                 sent.push((index, id));
-                commands.push(command);
+                commands.push((gate, command));
             }
             Err(error) if error.kind == Kind::BadRequest => return Err(within(error, index)),
             Err(error) => results[index] = json!({"error": error.to_json()}),
         }
     }
-    let outcomes = call.gate().submit_all(commands).await;
+    let outcomes = Gate::submit_each(commands).await;
     for ((index, id), outcome) in sent.into_iter().zip(outcomes) {
         results[index] = match outcome {
             Ok(receipt) => {
@@ -120,6 +127,18 @@ async fn batch(call: Call) -> Answer {
         };
     }
     answer(200, &json!({"results": results}))
+}
+
+/// The caller's gate, or that of a user for whom the caller, a service, sends.
+fn gate_of(call: &Call, sender: Option<Uid>, known: &mut HashMap<Uid, Gate>) -> Result<Gate, ApiError> {
+    let Some(uid) = sender else { return Ok(call.gate().clone()) };
+    if let Some(gate) = known.get(&uid) {
+        return Ok(gate.clone());
+    }
+    let store = &call.app.services.store;
+    let gate = store.gate(store.auth().act_for(call.gate().principal(), uid.clone())?);
+    known.insert(uid, gate.clone());
+    Ok(gate)
 }
 
 fn draft_of(mut message: SendMessage, payload_max: usize) -> Result<Command, ApiError> {

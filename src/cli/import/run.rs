@@ -142,10 +142,10 @@ impl Worker<'_> {
                     self.join(&feed, &uid).map_err(at)?;
                 }
                 Step::Message { sender, body } => {
-                    if !batch.fits(&sender) {
+                    if batch.is_full() {
                         self.send(&mut batch).map_err(at)?;
                     }
-                    batch.push(&feed, sender, body);
+                    batch.push(&feed, &sender, body);
                 }
             }
         }
@@ -181,14 +181,12 @@ impl Worker<'_> {
         if batch.messages.is_empty() {
             return Ok(());
         }
-        let Batch { sender, messages, .. } = std::mem::take(batch);
-        let client = self.client.acting(&sender);
-        let mut left = messages;
+        let mut left = std::mem::take(batch).messages;
         let mut tries = 0;
         // Each message has its client_msg_id, so whatever is unclear is simply sent again.
         while !left.is_empty() {
             let body = to_text(&Messages { messages: &left })?;
-            let (_, answer) = self.patiently(|| client.post_text("/v1/messages:batch", &body))?;
+            let (_, answer) = self.patiently(|| self.client.post_text("/v1/messages:batch", &body))?;
             let results =
                 answer["results"].as_array().filter(|results| results.len() == left.len()).ok_or_else(
                     || Fail::failed("the server's answer to a batch has no result for each message"),
@@ -267,26 +265,22 @@ fn to_text(messages: &Messages<'_>) -> Result<String, Fail> {
     serde_json::to_string(messages).map_err(Fail::failed)
 }
 
-/// Messages of one sender that go in one request.
+/// Messages of one feed that go in one request.
 #[derive(Default)]
 struct Batch {
-    sender: String,
     messages: Vec<Body>,
     bytes: usize,
 }
 
 impl Batch {
-    fn fits(&self, sender: &str) -> bool {
-        self.messages.is_empty()
-            || (self.sender == sender
-                && self.messages.len() < BATCH_MESSAGES_MAX
-                && self.bytes < BATCH_BYTES_MAX)
+    fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_MESSAGES_MAX || self.bytes >= BATCH_BYTES_MAX
     }
 
-    fn push(&mut self, feed: &str, sender: String, mut body: Body) {
+    fn push(&mut self, feed: &str, sender: &str, mut body: Body) {
         body.set("feed_id", feed);
+        body.set("sender", sender);
         self.bytes += body.len_of("payload") + body.len_of("payload_base64") + 200;
-        self.sender = sender;
         self.messages.push(body);
     }
 }

@@ -307,6 +307,9 @@ pub(crate) struct SendMessage {
     /// Batch and WebSocket only: where to.
     #[serde(default, deserialize_with = "present")]
     pub(crate) feed_id: Option<FeedName>,
+    /// Batch only, by services (scope `send_as`): whose message this is, as `X-Feedlog-User` says it for a whole request.
+    #[serde(default, deserialize_with = "present")]
+    pub(crate) sender: Option<UidName>,
     pub(crate) client_msg_id: Option<ClientId>,
     /// `text` when absent.
     pub(crate) kind: Option<MessageKindWord>,
@@ -342,6 +345,10 @@ pub(crate) struct SendMessage {
 impl SendMessage {
     /// The draft for the core. `payload_max` bounds the payload.
     pub(crate) fn into_draft(self, payload_max: usize) -> Result<Draft, ApiError> {
+        if self.sender.is_some() {
+            // A batch took it out before; elsewhere it is not a field.
+            return Err(ApiError::field("sender", "unknown field"));
+        }
         let (content_type, payload) =
             payload_of(self.payload, self.payload_base64, self.content_type, payload_max)?;
         let mentions: Vec<_> = self.mentions.unwrap_or_default().into_iter().map(|name| name.0).collect();
