@@ -35,7 +35,7 @@ printf '\n%s is one of those who talked there. In --dev the name is the token:\n
 export FEEDLOG_TOKEN=$who
 try feeds
 printf '\nThe newest of %s:\n' "$feed"
-try pull "$feed" --before 0 --limit 8
+try pull "$feed" --position=-8
 printf '\nNobody has read anything yet, so everything that others said is unread:\n'
 try unread
 printf '\nWho addressed %s and got no answer, longest waiting first:\n' "$who"

@@ -4,7 +4,8 @@
 #
 #   scripts/schemathesis.sh target/debug/feedlog [examples per call]
 #
-# Twice: with real authentication (all checks), and in --dev.
+# Twice: with real authentication (all checks), and in --dev. Streams and the WebSocket are left out: their answers do
+# not end, so schemathesis waits for them for ever; tests/e2e covers them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=${1:?usage: scripts/schemathesis.sh BINARY [EXAMPLES]}
@@ -53,10 +54,10 @@ run() {
   local name=$1 token=$2
   shift 2
   echo "--- schemathesis: $name"
-  SCHEMATHESIS_HOOKS=scripts.schemathesis_hooks PYTHONDONTWRITEBYTECODE=1 \
-    "$venv/bin/schemathesis" --config-file scripts/schemathesis.toml run "$server_url/openapi.json" \
+  SCHEMATHESIS_HOOKS=scripts.schemathesis_hooks PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. \
+    "$venv/bin/schemathesis" --no-color --config-file scripts/schemathesis.toml run "$server_url/openapi.json" \
     --header "Authorization: Bearer $token" --checks all --seed "$seed" --max-examples "$examples" \
-    --request-timeout 20 --continue-on-failure --no-color "$@" </dev/null
+    --request-timeout 20 --continue-on-failure --exclude-path-regex '/(stream|ws)$' "$@" </dev/null
 }
 
 token=$(python3 -c 'import secrets; print(secrets.token_hex(32))')

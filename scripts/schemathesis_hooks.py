@@ -20,8 +20,12 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.hook
 def map_query(context, query):
+    if not isinstance(query, dict):
+        return query
     # Long-polls are valid up to a minute; here a moment must do.
-    if isinstance(query, dict) and isinstance(query.get("wait_ms"), int) and query["wait_ms"] > 50:
-        if query["wait_ms"] <= 60000:
-            query["wait_ms"] = 50
+    if isinstance(query.get("wait_ms"), int) and 50 < query["wait_ms"] <= 60000:
+        query["wait_ms"] = 50
+    # Cursors are opaque and come from an answer; an invented one is refused, as documented.
+    if isinstance(query.get("cursor"), str) and 0 < len(query["cursor"]) <= 4096:
+        del query["cursor"]
     return query

@@ -44,6 +44,11 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
+/// A field that is well formed and does not fit the others.
+fn unfit(field: &'static str, problem: &'static str) -> ApiError {
+    ApiError::new(Kind::Rejected, format!("{field}: {problem}")).with("field", field)
+}
+
 async fn create(call: Call) -> Answer {
     let body: CreateFeedBody = call.json()?;
     let named = body.feed_id.as_ref().map(|name| name.0.clone());
@@ -51,11 +56,11 @@ async fn create(call: Call) -> Answer {
     let me = &call.gate().principal().uid;
     let direct = create.kind == FeedKind::Direct;
     let feed = match (direct, named) {
-        (true, Some(_)) => return Err(ApiError::field("feed_id", "direct feeds name themselves")),
+        (true, Some(_)) => return Err(unfit("feed_id", "direct feeds name themselves")),
         (true, None) => match create.members.as_slice() {
             [other] => FeedId::direct(me, other, digest),
             [a, b] if a == me || b == me => FeedId::direct(a, b, digest),
-            _ => return Err(ApiError::field("members", "must name the other user of a direct feed")),
+            _ => return Err(unfit("members", "must name the other user of a direct feed")),
         },
         (false, Some(feed)) => feed,
         (false, None) => generated()?,

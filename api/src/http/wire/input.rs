@@ -1,5 +1,7 @@
 //! What callers send.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -9,7 +11,8 @@ use feedlog_core::command::{CreateFeed, Draft, RecallTarget};
 use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Role, Scope};
 use feedlog_core::ids::FeedId;
 use feedlog_core::limits;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -26,7 +29,7 @@ pub(crate) type Reason = Text<{ limits::REASON_BYTES_MAX }>;
 /// Reads a JSON body; the error names the field.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let inner = error.into_inner();
         // A value that cannot be one of an enumeration's words is a syntax error to the parser, though it is JSON.
@@ -37,6 +40,34 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     })?;
     json.end().map_err(|error| explain(".", &error))?;
     Ok(value)
+}
+
+/// A JSON object. Derived code alone would also take an array, as the fields in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let objects = Vec::<Object<T>>::deserialize(deserializer)?;
+    Ok(objects.into_iter().map(|Object(value)| value).collect())
 }
 
 /// A JSON error as the caller may see it: where, and what was wrong, without the input's values.
@@ -478,6 +509,7 @@ fn check_media_type(text: &str) -> Result<(), ApiError> {
 pub(crate) struct BatchBody {
     /// Sent in this order.
     #[schema(min_items = 1, max_items = 1000)]
+    #[serde(deserialize_with = "objects")]
     pub(crate) messages: Vec<SendMessage>,
 }
 
@@ -589,4 +621,22 @@ pub(crate) fn required_feed(feed: Option<FeedName>) -> Result<FeedId, ApiError> 
 /// Refuses `feed_id` where the path names the feed.
 pub(crate) fn no_feed(feed: Option<&FeedName>) -> Result<(), ApiError> {
     feed.map_or(Ok(()), |_| Err(ApiError::field("feed_id", "unknown field")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_an_object_and_not_its_fields_in_order() {
+        assert!(parse::<SettingsBody>(b"{\"pinned\":true}").is_ok());
+        for body in ["[true,0]", "[null,null]", "[]", "null", "true", "\"x\"", "1"] {
+            let error = parse::<SettingsBody>(body.as_bytes()).unwrap_err();
+            assert_eq!(error.kind, Kind::BadRequest, "{body}");
+        }
+        let items = |json: &str| parse::<BatchBody>(format!("{{\"messages\":[{json}]}}").as_bytes());
+        let whole = items("{\"feed_id\":\"f\",\"payload\": [1, 2] }").unwrap();
+        assert_eq!(whole.messages[0].payload.as_ref().unwrap().get(), "[1, 2]", "byte for byte");
+        assert!(items("[\"f\",null,null,\"hi\"]").is_err());
+    }
 }
