@@ -67,6 +67,11 @@ impl Health {
         self.short_of_space.store(false, Ordering::SeqCst);
     }
 
+    /// The engine says that it is not poisoned.
+    pub(crate) fn is_sound(&self) {
+        self.poisoned.store(false, Ordering::SeqCst);
+    }
+
     pub(crate) fn is_short_of_space(&self) {
         self.short_of_space.store(true, Ordering::SeqCst);
     }

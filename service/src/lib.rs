@@ -8,8 +8,10 @@ pub mod auth;
 mod cache;
 pub mod check;
 pub mod clock;
+mod config;
 pub mod error;
 pub mod export;
+mod gate;
 mod marks;
 pub mod metrics;
 mod projector;
@@ -23,16 +25,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use feedlog_core::command::{Command, Principal};
+use feedlog_core::command::Principal;
 use feedlog_core::feed::Settings;
-use feedlog_core::ids::{FeedId, SeqId};
+use feedlog_core::ids::FeedId;
 use feedlog_core::lane::Setup;
 use feedlog_core::policy::Denied;
 use feedlog_storage::Engine;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 pub use append::Receipt;
+pub use config::{OpenError, Status, StoreConfig};
 pub use error::{ReadError, SubmitError};
+pub use gate::{Gate, WAIT_MS_MAX};
 pub use projector::{Projection, ProjectionError};
 pub use read::Reads;
 pub use subscribe::Attachment;
@@ -41,109 +45,7 @@ use append::Appender;
 use cache::{Places, ShardReader};
 use clock::Moment;
 use shard::Mailbox;
-use subscribe::{Hub, Waiter};
-use views::*;
-
-/// How the store runs. Every bound has a default.
-#[derive(Clone)]
-pub struct StoreConfig {
-    /// Threads that decide; 0 = one per core.
-    pub shards: usize,
-    /// Commands that may wait for one shard.
-    pub mailbox_commands_max: usize,
-    /// How long a command waits for room in a full mailbox before `Unavailable`.
-    pub submit_wait_ms_max: u64,
-    /// Largest payload.
-    pub payload_bytes_max: usize,
-    /// How long a sender may recall or edit.
-    pub recall_window_ms: u64,
-    /// Feeds whose state each shard keeps in memory.
-    pub feeds_cached_max: usize,
-    /// Rows that each shard keeps in memory.
-    pub rows_cached_max: usize,
-    /// Deliveries that may wait for one attachment before it falls back to the log.
-    pub attach_queue_max: usize,
-    /// How often expired messages are looked for; at most a minute.
-    pub expire_every_ms: u64,
-    /// Received marks of one user in one feed are written at most once in this time.
-    pub received_every_ms: u64,
-    /// Change rows that are kept at most, however far behind a checkpoint is.
-    pub changes_kept_max: u64,
-    /// How callers prove who they are.
-    pub auth: auth::AuthConfig,
-    /// The time.
-    pub clock: clock::Clock,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            shards: 0,
-            mailbox_commands_max: 4096,
-            submit_wait_ms_max: 2_000,
-            payload_bytes_max: feedlog_core::limits::PAYLOAD_BYTES_DEFAULT,
-            recall_window_ms: feedlog_core::limits::RECALL_WINDOW_MS_DEFAULT,
-            feeds_cached_max: 20_000,
-            rows_cached_max: 50_000,
-            attach_queue_max: 256,
-            expire_every_ms: 10_000,
-            received_every_ms: 1_000,
-            changes_kept_max: 1_000_000,
-            auth: auth::AuthConfig::default(),
-            clock: clock::Clock::system(),
-        }
-    }
-}
-
-/// Why the service did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The engine does not answer.
-    #[error(transparent)]
-    Engine(#[from] feedlog_storage::EngineError),
-    /// A key file cannot be used.
-    #[error(transparent)]
-    Auth(#[from] auth::AuthError),
-    /// A thread could not be started.
-    #[error("a thread could not be started: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-/// How the store is, for readiness and metrics.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    /// Writes are refused because an earlier sync failed.
-    pub poisoned: bool,
-    /// No more commands are taken.
-    pub draining: bool,
-    /// Free space is below the reserve: writes are refused.
-    pub short_of_space: bool,
-    /// The newest durable commit.
-    pub commit_no: u64,
-    /// Commands that wait, per shard.
-    pub queued: Vec<usize>,
-    /// How many commits each trailing projection is behind.
-    pub lags: Vec<(&'static str, u64)>,
-    /// Attachments now.
-    pub attachments: usize,
-}
-
-impl Status {
-    /// Whether new commands would be taken; else the reasons, stable words.
-    pub fn not_ready(&self) -> Vec<&'static str> {
-        let mut reasons = Vec::new();
-        if self.poisoned {
-            reasons.push("poisoned");
-        }
-        if self.draining {
-            reasons.push("draining");
-        }
-        if self.short_of_space {
-            reasons.push("short_of_space");
-        }
-        reasons
-    }
-}
+use subscribe::Hub;
 
 /// The running store. Cheap to clone.
 #[derive(Clone)]
@@ -364,222 +266,4 @@ impl Drop for Inner {
             shard.input(shard::Input::Stop);
         }
     }
-}
-
-/// The store as one principal may use it. Cheap to clone.
-#[derive(Clone)]
-pub struct Gate {
-    store: Store,
-    principal: Arc<Principal>,
-}
-
-/// Longest time that a read may wait for something new.
-pub const WAIT_MS_MAX: u64 = 60_000;
-
-impl Gate {
-    /// Whose gate it is.
-    pub fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// The same reads, blocking: for threads of one's own.
-    pub fn reads(&self) -> Reads {
-        Reads {
-            engine: self.store.0.engine.clone(),
-            principal: self.principal.clone(),
-            settings: self.store.0.settings,
-            clock: self.store.0.clock.clone(),
-        }
-    }
-
-    /// Authorizes, decides, appends and waits for the sync. **On `Ok` it is durable.**
-    pub async fn submit(&self, command: Command) -> Result<Receipt, SubmitError> {
-        // Only a shard that died drops a command unanswered.
-        self.hand_over(command).await?.await.unwrap_or(Err(SubmitError::Unknown))
-    }
-
-    /// Many commands, in order; an answer for each. All are handed over before the first is waited for.
-    pub async fn submit_all(&self, commands: Vec<Command>) -> Vec<Result<Receipt, SubmitError>> {
-        Self::submit_each(commands.into_iter().map(|command| (self.clone(), command)).collect()).await
-    }
-
-    /// As [`Gate::submit_all`], each command through its own gate: a service hands in messages of many users.
-    pub async fn submit_each(commands: Vec<(Self, Command)>) -> Vec<Result<Receipt, SubmitError>> {
-        let mut waiting = Vec::with_capacity(commands.len());
-        for (gate, command) in commands {
-            waiting.push(gate.hand_over(command).await);
-        }
-        let mut answers = Vec::with_capacity(waiting.len());
-        for answer in waiting {
-            answers.push(match answer {
-                Ok(answer) => answer.await.unwrap_or(Err(SubmitError::Unknown)),
-                Err(error) => Err(error),
-            });
-        }
-        answers
-    }
-
-    async fn hand_over(
-        &self,
-        command: Command,
-    ) -> Result<oneshot::Receiver<Result<Receipt, SubmitError>>, SubmitError> {
-        let inner = &*self.store.0;
-        if inner.draining.load(Ordering::Relaxed) {
-            return Err(SubmitError::Unavailable("closing"));
-        }
-        if inner.appender.health().poisoned.load(Ordering::Relaxed) {
-            return Err(SubmitError::Unavailable("an earlier sync failed"));
-        }
-        inner
-            .shard(&command.feed)
-            .send(self.principal.clone(), command, inner.submit_wait, &inner.counters)
-            .await
-    }
-
-    async fn read<T: Send + 'static>(
-        &self,
-        what: &'static str,
-        read: impl FnOnce(&Reads) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, ReadError> {
-        let reads = self.reads();
-        let began = Moment::now();
-        let answer = self.store.0.blocking.run(move || read(&reads)).await;
-        ::metrics::histogram!(metrics::READ_SECONDS, "what" => what).record(began.elapsed().as_secs_f64());
-        answer
-    }
-
-    /// A page of history; with `wait_ms` > 0 and nothing after the place asked for, waits that long for something.
-    pub async fn history(
-        &self,
-        feed: &FeedId,
-        query: HistoryQuery,
-        limit: usize,
-        wait_ms: u64,
-    ) -> Result<Page, ReadError> {
-        let page = self.history_now(feed, query, limit).await?;
-        if wait_ms == 0 || !matches!(query, HistoryQuery::After(_)) || !is_empty(&page) {
-            return Ok(page);
-        }
-        let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
-        let began = Moment::now();
-        let waiter = Waiter::new(self.store.0.hub.clone(), feed.clone());
-        loop {
-            // Read again after registering: nothing that came in between is missed.
-            let page = self.history_now(feed, query, limit).await?;
-            if !is_empty(&page) {
-                return Ok(page);
-            }
-            match tokio::time::timeout(began.left(wait), waiter.rung()).await {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return Ok(page),
-            }
-        }
-    }
-
-    async fn history_now(&self, feed: &FeedId, query: HistoryQuery, limit: usize) -> Result<Page, ReadError> {
-        let feed = feed.clone();
-        self.read("history", move |reads| reads.history(&feed, query, limit)).await
-    }
-
-    /// One entry. `NotFound` when there is none, or it is gone for this reader.
-    pub async fn entry(&self, feed: &FeedId, seq: SeqId) -> Result<View, ReadError> {
-        let feed = feed.clone();
-        self.read("entry", move |reads| reads.entry(&feed, seq)).await
-    }
-
-    /// Replay, then live, without a hole.
-    pub async fn attach(&self, to: AttachTo) -> Result<Attachment, ReadError> {
-        let inner = &*self.store.0;
-        if inner.draining.load(Ordering::Relaxed) {
-            return Err(ReadError::Unavailable("closing"));
-        }
-        let (hub, blocking) = (inner.hub.clone(), inner.blocking.clone());
-        let queue_max = inner.attach_queue_max;
-        self.read("attach", move |reads| {
-            Attachment::open(hub, Arc::new(reads.clone()), blocking, queue_max, to)
-        })
-        .await
-    }
-
-    /// One feed.
-    pub async fn feed(&self, feed: &FeedId) -> Result<FeedInfo, ReadError> {
-        let feed = feed.clone();
-        self.read("feed", move |reads| reads.feed(&feed)).await
-    }
-
-    /// The caller's conversation list, most recent first, pinned before others.
-    pub async fn conversations(
-        &self,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Paged<Conversation>, ReadError> {
-        let cursor = cursor.map(str::to_owned);
-        self.read("conversations", move |reads| reads.conversations(cursor.as_deref(), limit)).await
-    }
-
-    /// All feeds by name; administrators only.
-    pub async fn all_feeds(&self, cursor: Option<&str>, limit: usize) -> Result<Paged<FeedInfo>, ReadError> {
-        let cursor = cursor.map(str::to_owned);
-        self.read("all_feeds", move |reads| reads.all_feeds(cursor.as_deref(), limit)).await
-    }
-
-    /// Members by uid.
-    pub async fn members(
-        &self,
-        feed: &FeedId,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Paged<MemberInfo>, ReadError> {
-        let (feed, cursor) = (feed.clone(), cursor.map(str::to_owned));
-        self.read("members", move |reads| reads.members(&feed, cursor.as_deref(), limit)).await
-    }
-
-    /// Pending requests by uid; owner and admins.
-    pub async fn requests(
-        &self,
-        feed: &FeedId,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Paged<RequestInfo>, ReadError> {
-        let (feed, cursor) = (feed.clone(), cursor.map(str::to_owned));
-        self.read("requests", move |reads| reads.requests(&feed, cursor.as_deref(), limit)).await
-    }
-
-    /// The caller's marks.
-    pub async fn marks(&self, feed: &FeedId) -> Result<Marks, ReadError> {
-        let feed = feed.clone();
-        self.read("marks", move |reads| reads.marks(&feed)).await
-    }
-
-    /// Unread over all feeds of the caller.
-    pub async fn unread(&self) -> Result<UnreadTotal, ReadError> {
-        self.read("unread", Reads::unread).await
-    }
-
-    /// Unread of one feed with its reasons.
-    pub async fn unread_of(&self, feed: &FeedId) -> Result<ExplainedUnread, ReadError> {
-        let feed = feed.clone();
-        self.read("unread_of", move |reads| reads.unread_of(&feed)).await
-    }
-
-    /// Who waits for the caller, longest first.
-    pub async fn unreplied(&self, limit: usize) -> Result<Vec<Unreplied>, ReadError> {
-        self.read("unreplied", move |reads| reads.unreplied(limit)).await
-    }
-
-    /// Who has received and read a message.
-    pub async fn receipts(
-        &self,
-        feed: &FeedId,
-        seq: SeqId,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<Receipts, ReadError> {
-        let (feed, cursor) = (feed.clone(), cursor.map(str::to_owned));
-        self.read("receipts", move |reads| reads.receipts(&feed, seq, cursor.as_deref(), limit)).await
-    }
-}
-
-fn is_empty(page: &Page) -> bool {
-    page.entries.is_empty() && page.gone.is_empty()
 }

@@ -150,6 +150,8 @@ impl Run {
                     hopeless = !reopen(&inner);
                 }
             } else {
+                // An answer from before the reopening may have been noted after it.
+                inner.appender.health().is_sound();
                 self.follow(&inner);
                 if due(expired, self.expire_every) {
                     expired = Some(Moment::now());

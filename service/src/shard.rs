@@ -385,6 +385,8 @@ impl Shard {
 
     /// INVARIANT I-2: replies and subscribers learn of entries here and nowhere else, from `Committed`.
     fn settle(&mut self, flight: Flight, result: Result<Committed, EngineError>) {
+        let span = tracing::debug_span!("ack", feed_id = flight.feed.as_str(), seq_id = flight.last.0);
+        let _in_span = span.enter();
         let Some(slot) = self.lanes.get_mut(&flight.feed) else {
             debug_assert!(false, "INVARIANT: a lane with a group in flight is not idle, so it is kept");
             return;

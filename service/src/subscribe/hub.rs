@@ -166,6 +166,8 @@ impl Hub {
         if self.listeners.load(Ordering::SeqCst) == 0 || entries.is_empty() {
             return;
         }
+        let span = tracing::debug_span!("push", feed_id = feed.as_str());
+        let _in_span = span.enter();
         for (uid, after) in joined {
             if let Some(queues) = lock(&self.users[stripe(uid.as_str())]).get(&uid) {
                 queues.iter().for_each(|queue| queue.joined(feed, after));

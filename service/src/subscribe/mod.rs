@@ -48,6 +48,8 @@ pub struct Attachment {
     joined: Vec<(FeedId, SeqId)>,
     rescan: bool,
     ready: VecDeque<Delivery>,
+    /// The log could not be read.
+    failed: bool,
     // Kept here, not on the stack of `next`, so that dropping `next` loses nothing.
     reading: Option<JoinHandle<Result<Fetched, ReadError>>>,
 }
@@ -104,6 +106,7 @@ impl Attachment {
             joined: Vec::new(),
             rescan: false,
             ready: VecDeque::new(),
+            failed: false,
             reading: None,
         };
         for (feed, after) in named {
@@ -179,11 +182,15 @@ impl Attachment {
         Ok(())
     }
 
-    /// The next delivery; `None` when the service is closing. Cancel safe.
+    /// The next delivery; `None` when the service is closing or the log could not be read: attach again then, from the
+    /// newest places delivered. Cancel safe.
     pub async fn next(&mut self) -> Option<Delivery> {
         loop {
             if let Some(delivery) = self.ready.pop_front() {
                 return Some(delivery);
+            }
+            if self.failed {
+                return None;
             }
             if let Some(reading) = &mut self.reading {
                 let fetched = reading.await;
@@ -339,7 +346,9 @@ impl Attachment {
         };
         let page = match page {
             Ok(page) => page,
-            Err(_) => return self.end(slot),
+            Err(ReadError::Denied(_)) => return self.end(slot),
+            // Not the reader's loss of a right: the attachment ends, and the reader attaches again from its cursors.
+            Err(_) => return self.failed = true,
         };
         let covered = match page.next {
             Some(next) => SeqId(u64::try_from(next).unwrap_or(0)).max(followed.cursor),
@@ -390,7 +399,7 @@ impl Attachment {
                 }
                 self.end(slot);
             }
-            Err(_) => self.end(slot),
+            Err(_) => self.failed = true,
         }
     }
 
