@@ -237,7 +237,7 @@ fn a_scan_shows_one_state<K: Kv>(open: Open<K>) {
         let mut batch = Batch::default();
         for k in 0..400_u64 {
             // Every third key comes and goes.
-            if k % 3 == 0 && n % 2 == 0 {
+            if k % 3 == 0 && n.is_multiple_of(2) {
                 batch.delete(Table::Rows, k.to_be_bytes().to_vec());
             } else {
                 batch.put(Table::Rows, k.to_be_bytes().to_vec(), n.to_be_bytes().to_vec());
@@ -262,7 +262,7 @@ fn a_scan_shows_one_state<K: Kv>(open: Open<K>) {
                     .unwrap();
                     let n = seen[0];
                     assert!(seen.iter().all(|other| *other == n), "two states in one scan");
-                    assert_eq!(seen.len(), if n % 2 == 0 { 266 } else { 400 });
+                    assert_eq!(seen.len(), if n.is_multiple_of(2) { 266 } else { 400 });
                     assert!(n >= before && n >= last, "an older state after a newer one");
                     // A batch may be seen a moment before its writer is told, never one that is not durable: at most
                     // one is in flight.

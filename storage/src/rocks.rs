@@ -14,7 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
-use rocksdb::{ColumnFamily, DB, ErrorKind, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
 
 use crate::Direction;
 use crate::kv::{Batch, Kv, KvError, KvOptions, Op, Table, Visit};
@@ -40,10 +43,20 @@ pub(crate) struct Rocks {
 impl Rocks {
     /// Opens the store in the existing directory `dir`, creating what is missing.
     pub(crate) fn open(dir: &Path, options: &KvOptions) -> Result<Self, KvError> {
+        let shared = Shared::new(options);
+        let (db, families) = (shared.db(), shared.families());
+        Self::open_with(dir, shared, &db, families)
+    }
+
+    fn open_with(
+        dir: &Path,
+        shared: Shared,
+        db: &Options,
+        families: Vec<ColumnFamilyDescriptor>,
+    ) -> Result<Self, KvError> {
         remove_leftover(&dir.join(CHECK_DIR))?;
         refuse_headless(dir)?;
-        let shared = Shared::new(options);
-        let db = DB::open_cf_descriptors(&shared.db(), dir, shared.families()).map_err(opening)?;
+        let db = DB::open_cf_descriptors(db, dir, families).map_err(opening)?;
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
         let mut get_options = ReadOptions::default();

@@ -33,8 +33,8 @@ const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
 /// Table files held open: bounds file handles and the memory of their footers.
 const OPEN_FILES_MAX: i32 = 512;
-/// Threads that flush and compact.
-const BACKGROUND_JOBS: i32 = 3;
+/// Threads that flush and compact: one per processor within these bounds.
+const BACKGROUND_JOBS: std::ops::RangeInclusive<i32> = 2..=8;
 /// Table files are written out in pieces of this size, so that no fdatasync of the WAL queues behind hundreds of
 /// megabytes of dirty pages.
 const BYTES_PER_SYNC: u64 = 1 << 20;
@@ -43,7 +43,7 @@ const ZSTD_LEVEL: i32 = 3;
 /// Dictionary per table file of the last level, and the sample it is trained on.
 const ZSTD_DICTIONARY_BYTES: i32 = 16 << 10;
 const ZSTD_TRAIN_BYTES: i32 = 100 * ZSTD_DICTIONARY_BYTES;
-/// Checksums inside the footer and per file context (format 6) and newer.
+/// Checksums of the footer too, and mixed with the place of a block, so that a block in a wrong place is damage.
 const TABLE_FORMAT: i32 = 6;
 /// Size at which the manifest is begun anew.
 const MANIFEST_BYTES_MAX: usize = 16 << 20;
@@ -83,7 +83,8 @@ impl Shared {
         db.set_atomic_flush(true);
         db.set_max_open_files(OPEN_FILES_MAX);
         db.set_skip_stats_update_on_db_open(true); // opening reads no table files
-        db.set_max_background_jobs(BACKGROUND_JOBS);
+        let processors = std::thread::available_parallelism().map_or(2, |count| count.get() as i32);
+        db.set_max_background_jobs(processors.clamp(*BACKGROUND_JOBS.start(), *BACKGROUND_JOBS.end()));
         db.set_bytes_per_sync(BYTES_PER_SYNC);
         db.set_max_manifest_file_size(MANIFEST_BYTES_MAX);
         db.set_log_level(LogLevel::Warn);

@@ -1,6 +1,139 @@
+use std::io::Write;
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[test]
 fn rocksdb_is_a_kv() {
     crate::kv_suite::suite(Rocks::open);
+}
+
+#[test]
+fn a_store_without_its_current_file_does_not_begin_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = Rocks::open(dir.path(), &KvOptions { cache_bytes: 1 << 20 }).unwrap();
+    let mut batch = Batch::default();
+    batch.put(Table::Meta, vec![1], vec![2]);
+    kv.write(&batch).unwrap();
+    kv.close().unwrap();
+    drop(kv);
+    fs::remove_file(dir.path().join("CURRENT")).unwrap();
+    let opened = Rocks::open(dir.path(), &KvOptions { cache_bytes: 1 << 20 });
+    assert!(matches!(opened.map(|_| ()), Err(KvError::Damaged(_))));
+}
+
+/// The options that only help when RocksDB keeps them; it changes some silently, and says so in its OPTIONS file.
+#[test]
+fn options_are_kept_as_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let kv = Rocks::open(dir.path(), &KvOptions { cache_bytes: 1 << 20 }).unwrap();
+    let written = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("OPTIONS-")))
+        .max()
+        .unwrap();
+    let text = fs::read_to_string(written).unwrap();
+    for line in [
+        "recycle_log_file_num=3",
+        "wal_recovery_mode=kPointInTimeRecovery",
+        "WAL_ttl_seconds=0",
+        "WAL_size_limit_MB=0",
+        "atomic_flush=true",
+        "avoid_flush_during_recovery=false",
+        "paranoid_checks=true",
+        "prefix_extractor=rocksdb.FixedPrefix.8",
+    ] {
+        assert!(text.contains(line), "{line} is not in force");
+    }
+    drop(kv);
+}
+
+/// How fast are durable batches beside the bare disk, what do the options contribute, and how long is the opening after
+/// a crash? `cargo test --release -p feedlog-storage --features rocksdb --lib -- --ignored --nocapture group_commit`
+///
+/// Back of an envelope: a batch of 64 × 450 bytes is 29 kB; an fdatasync on the disk at hand is 150 µs to 300 µs, so the
+/// bare log makes 64 / 0.25 ms = 250 k/s, and RocksDB spends 1 µs per key beside it.
+#[test]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+fn group_commit() {
+    const BATCH: u64 = 64;
+    const TIME: Duration = Duration::from_secs(3);
+    let place = std::env::var_os("MEASURE_DIR").unwrap_or("/tmp".into());
+    let entry_value = |n: u64| -> Vec<u8> {
+        let mut random = n;
+        (0..300)
+            .map(|at| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if at < 100 { (random >> 33) as u8 } else { b'a' + ((random >> 33) % 16) as u8 }
+            })
+            .collect()
+    };
+    let bare = || {
+        let dir = tempfile::tempdir_in(&place).unwrap();
+        let mut file =
+            File::options().create(true).truncate(false).write(true).open(dir.path().join("log")).unwrap();
+        file.write_all(&vec![0; 256 << 20]).unwrap();
+        file.sync_all().unwrap();
+        let (begin, mut commits, mut at) = (Instant::now(), 0, 0);
+        while begin.elapsed() < TIME {
+            let mut bytes = Vec::new();
+            for n in 0..BATCH {
+                bytes.extend_from_slice(&entry_value(n));
+                bytes.extend_from_slice(&[7; 150]);
+            }
+            std::os::unix::fs::FileExt::write_all_at(&file, &bytes, at).unwrap();
+            at = (at + bytes.len() as u64) % (255 << 20);
+            file.sync_data().unwrap();
+            commits += 1;
+        }
+        commits as f64 * BATCH as f64 / begin.elapsed().as_secs_f64()
+    };
+    let rocks = |name: &str, change: &dyn Fn(&mut Options)| {
+        let dir = tempfile::tempdir_in(&place).unwrap();
+        let shared = Shared::new(&KvOptions { cache_bytes: 64 << 20 });
+        let (mut db, families) = (shared.db(), shared.families());
+        change(&mut db);
+        let kv = Rocks::open_with(dir.path(), shared, &db, families).unwrap();
+        let (begin, mut n, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);
+        while begin.elapsed() < TIME {
+            let mut batch = Batch::default();
+            for _ in 0..BATCH {
+                n += 1;
+                let feed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 10_000;
+                let entry = [feed.to_be_bytes(), n.to_be_bytes()].concat();
+                let mut row = feed.to_be_bytes().to_vec();
+                batch.put(Table::Entries, entry, entry_value(n));
+                row.extend_from_slice(b"\x08user-name\0");
+                batch.put(Table::Rows, row.clone(), vec![3; 40]);
+                row.extend_from_slice(&n.to_be_bytes());
+                batch.put(Table::Rows, row, vec![4; 8]);
+            }
+            let one = Instant::now();
+            kv.write(&batch).unwrap();
+            slowest = slowest.max(one.elapsed());
+        }
+        let speed = n as f64 / begin.elapsed().as_secs_f64();
+        // As kill -9 leaves it: dropped without a flush.
+        drop(kv);
+        let begin = Instant::now();
+        let kv = Rocks::open(dir.path(), &KvOptions { cache_bytes: 64 << 20 }).unwrap();
+        println!(
+            "{name}: {speed:.0} appends/s, slowest batch {} ms, opening after a crash {} ms, {:?}",
+            slowest.as_millis(),
+            begin.elapsed().as_millis(),
+            kv.stats()
+        );
+        speed
+    };
+    for round in 0..3 {
+        let limit = bare();
+        println!("round {round}: bare log {limit:.0} appends/s");
+        let ours = rocks("as set", &|_| ());
+        println!("  {:.2} of the bare log", ours / limit);
+        rocks("without recycling", &|db| db.set_recycle_log_file_num(0));
+        rocks("without atomic flush", &|db| db.set_atomic_flush(false));
+        rocks("WAL up to 256 MB", &|db| db.set_max_total_wal_size(256 << 20));
+    }
 }

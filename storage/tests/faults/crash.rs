@@ -12,9 +12,11 @@ use crate::kit::{self, Acked, Job, Said};
 
 /// A new store after so many cycles, so that checking all of it stays short.
 const CYCLES_PER_STORE: u64 = 10;
-/// One store in so many gets large payloads, so that memtables are flushed, tables merged and WAL files reused.
-const HEAVY_ONE_IN: u64 = 3;
-const HEAVY_BYTES: usize = 300_000;
+/// One store in so many gets large payloads, for fewer cycles: a cycle then writes more than a memtable holds, so that
+/// kills meet flushes, merges and reused WAL files.
+const HEAVY_ONE_IN: u64 = 4;
+const HEAVY_BYTES: usize = 1_000_000;
+const HEAVY_CYCLES_PER_STORE: u64 = 3;
 /// Reopening after a crash takes at most this (the promise is 2 s on a quiet machine).
 const OPEN_MS_MAX: u64 = 20_000;
 
@@ -37,14 +39,17 @@ fn cycles(engine: EngineKind, count: u64) {
     let mut dir = tempfile::tempdir().unwrap();
     let mut acked = Acked::new();
     let (mut acks, mut open_ms_max, mut large_bytes) = (0, 0, 300);
+    let mut cycles_left = 0;
     for cycle in 0..count {
-        if cycle % CYCLES_PER_STORE == 0 {
+        if cycles_left == 0 {
             dir = tempfile::tempdir().unwrap();
             acked.clear();
             // sled keeps everything in one file that only grows: large payloads tell nothing new there.
             let heavy = engine == EngineKind::RocksDb && random.one_in(HEAVY_ONE_IN);
-            large_bytes = if heavy { HEAVY_BYTES } else { 300 };
+            (large_bytes, cycles_left) =
+                if heavy { (HEAVY_BYTES, HEAVY_CYCLES_PER_STORE) } else { (300, CYCLES_PER_STORE) };
         }
+        cycles_left -= 1;
         let job = Job { dir: dir.path().join("store"), engine, seed: random.number(), large_bytes };
         let mut writer = job.start(None);
         if random.one_in(8) {
