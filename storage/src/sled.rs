@@ -15,11 +15,14 @@
 //!   before the batch begins; where there is none the batch is refused and nothing has happened.
 //! - **Panics.** sled asserts things about its files. A panic inside it is caught and becomes `Damaged`.
 
+mod disk;
+mod scan;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
@@ -27,9 +30,8 @@ use std::time::{Duration, Instant};
 
 use ::sled::{Db, IVec};
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
 
+use self::disk::{DB, Room, mark_unsynced, rewrite_unsynced, sync_all_files};
 use crate::Direction;
 use crate::kv::{Batch, Kv, KvError, KvOptions, Op, Table, Visit};
 
@@ -42,19 +44,10 @@ const PIECES: u8 = 0x80;
 const INLINE: u8 = 0;
 /// First byte of a value in pieces; its length (u32 BE) follows.
 const CUT: u8 = 1;
-/// Items and bytes that a scan takes at once, while it holds off the next write.
-const CHUNK_ITEMS: usize = 128;
-const CHUNK_BYTES: usize = 1 << 20;
 /// A batch of a backup.
 const BACKUP_BATCH_BYTES: usize = 1 << 20;
 /// How long to wait for the file lock: sled's own threads keep the file for a moment after a store is dropped.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-
-/// Room allocated beyond the end of the file at a time.
-const ROOM_BYTES: u64 = 1 << 20;
-/// What sled may write for a batch besides its bytes: headers, pages that it rewrites on the way.
-const ROOM_FACTOR: u64 = 4;
-const ROOM_PER_KEY_BYTES: u64 = 1024;
 
 /// Values by physical key, `None` for an absent one.
 type Overlay = BTreeMap<Vec<u8>, Option<IVec>>;
@@ -64,6 +57,7 @@ pub(crate) struct Sled {
     db: Db,
     /// The file of `db`, for the sync that sled does not do. An fdatasync works on the file, whoever wrote to it.
     file: File,
+    dir: PathBuf,
     /// The old values of the batch that is being written, or whose write failed.
     shadow: RwLock<Overlay>,
     /// The old values of everything written since, for each scan that goes on. Locked inside `shadow` only.
@@ -73,17 +67,10 @@ pub(crate) struct Sled {
     room: Mutex<Room>,
 }
 
-/// How far the file has blocks of its own.
-#[derive(Default)]
-struct Room {
-    /// Length of the file when that was found.
-    seen_length: u64,
-    upto: u64,
-}
-
 impl Sled {
     /// Opens the store in the existing directory `dir`, creating what is missing.
     pub(crate) fn open(dir: &Path, options: &KvOptions) -> Result<Self, KvError> {
+        rewrite_unsynced(dir).map_err(|error| io("write again what was not synced", &error))?;
         let config =
             ::sled::Config::new().path(dir).cache_capacity(options.cache_bytes as u64).flush_every_ms(None); // we flush, each time
         let deadline = Instant::now() + LOCK_WAIT;
@@ -103,40 +90,17 @@ impl Sled {
         let file = File::options()
             .read(true)
             .write(true)
-            .open(dir.join("db"))
+            .open(dir.join(DB))
             .map_err(|error| io("open the file of the store", &error))?;
         Ok(Self {
             db,
             file,
+            dir: dir.to_owned(),
             shadow: RwLock::default(),
             views: Mutex::default(),
             failed: AtomicBool::new(false),
             room: Mutex::default(),
         })
-    }
-
-    /// Allocates blocks for a batch, beyond the end of the file. Nothing has happened when it fails.
-    fn make_room(&self, batch: &Batch) -> Result<(), KvError> {
-        let mut room = lock(&self.room);
-        let length = self.file.metadata().map_err(|error| io("look at the file of the store", &error))?.len();
-        let need =
-            ROOM_BYTES + ROOM_FACTOR * batch.bytes() as u64 + ROOM_PER_KEY_BYTES * batch.ops().len() as u64;
-        // sled may cut the file when its last segments are free, and the room goes with them.
-        let was_cut = length < room.seen_length;
-        room.seen_length = length;
-        if !was_cut && length + need <= room.upto {
-            return Ok(());
-        }
-        let upto = length + need + ROOM_BYTES;
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, length, upto - length) {
-            Ok(()) => room.upto = upto,
-            Err(Errno::OPNOTSUPP) => {} // this file system finds out when it writes
-            Err(error) => {
-                let text = format!("no room for a batch of {} bytes: {error}", batch.bytes());
-                return Err(KvError::Refused(Arc::from(text)));
-            }
-        }
-        Ok(())
     }
 
     fn shadow(&self) -> RwLockReadGuard<'_, Overlay> {
@@ -260,126 +224,6 @@ impl Sled {
         }
         Ok(Bytes::from(value))
     }
-
-    /// The first items of a physical range in `direction`, where `overlay` has the last word. Fewer than
-    /// [`CHUNK_ITEMS`] only at the end of the range or beyond [`CHUNK_BYTES`]; the flag tells whether more may follow.
-    fn chunk(&self, overlay: &Overlay, range: &Range, direction: Direction) -> Result<Chunk, KvError> {
-        let bounds = (range.0.as_ref().map(Vec::as_slice), range.1.as_ref().map(Vec::as_slice));
-        let mut tree = self.db.range::<&[u8], _>(bounds);
-        let mut over = overlay.range::<[u8], _>(bounds);
-        let forward = direction == Direction::Forward;
-        let mut next_tree = || {
-            let item = if forward { tree.next() } else { tree.next_back() };
-            item.transpose().map_err(|error| reading(&error))
-        };
-        let mut next_over = || if forward { over.next() } else { over.next_back() };
-        let (mut a, mut b) = (next_tree()?, next_over());
-        let mut chunk = Chunk::default();
-        loop {
-            let order = match (&a, &b) {
-                (None, None) => return Ok(chunk),
-                (Some(_), None) => std::cmp::Ordering::Less,
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some((x, _)), Some((y, _))) if forward => x.as_ref().cmp(y.as_slice()),
-                (Some((x, _)), Some((y, _))) => y.as_slice().cmp(x.as_ref()),
-            };
-            let item = match order {
-                std::cmp::Ordering::Less => a.take().map(|(key, value)| (key.to_vec(), value)),
-                _ => b.take().and_then(|(key, old)| old.clone().map(|value| (key.clone(), value))),
-            };
-            if order.is_le() {
-                a = next_tree()?;
-            }
-            if order.is_ge() {
-                b = next_over();
-            }
-            if let Some((key, value)) = item {
-                chunk.bytes += key.len() + value.len();
-                chunk.items.push((key, value));
-                if chunk.items.len() >= CHUNK_ITEMS || chunk.bytes >= CHUNK_BYTES {
-                    chunk.more = true;
-                    return Ok(chunk);
-                }
-            }
-        }
-    }
-
-    /// Visits a physical range as it is now, in pieces, so that writes are held off for one piece only. `resolve`
-    /// makes of a key's value what `visit` gets; it may read more of the same state.
-    fn walk(
-        &self,
-        mut range: Range,
-        direction: Direction,
-        resolve: impl Fn(&Overlay, &[u8], &IVec) -> Result<Bytes, KvError>,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        let mut view: Option<View<'_>> = None;
-        loop {
-            // IMPORTANT: a write installs its shadow before it applies anything, so while this lock is held nothing
-            // changes but what the shadow covers.
-            let shadow = self.shadow();
-            let mut ready = Vec::with_capacity(CHUNK_ITEMS);
-            let more = caught(|| {
-                let past = view.as_ref().map(|view| lock(&view.past));
-                let overlay: &Overlay = past.as_deref().unwrap_or(&shadow);
-                let chunk = self.chunk(overlay, &range, direction)?;
-                for (key, value) in chunk.items {
-                    let value = resolve(overlay, &key, &value)?;
-                    ready.push((key, value));
-                }
-                Ok(chunk.more)
-            })?;
-            if more && view.is_none() {
-                let past = Arc::new(Mutex::new(shadow.clone()));
-                self.views().push(past.clone());
-                view = Some(View { store: self, past });
-            }
-            drop(shadow); // `visit` may read, and a read behind a waiting write would wait for ever
-            for (key, value) in &ready {
-                if visit(key, value) == ControlFlow::Break(()) {
-                    return Ok(());
-                }
-            }
-            match ready.pop() {
-                Some((last, _)) if more => match direction {
-                    Direction::Forward => range.0 = Bound::Excluded(last),
-                    Direction::Backward if range.0 == Bound::Included(last.clone()) => return Ok(()),
-                    Direction::Backward => range.1 = Bound::Excluded(last),
-                },
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Visits every physical key.
-    fn walk_everything(&self, visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), KvError> {
-        let all = (Bound::Unbounded, Bound::Unbounded);
-        self.walk(all, Direction::Forward, |_, _, value| Ok(Bytes::copy_from_slice(value)), visit)
-    }
-}
-
-/// A range of physical keys.
-type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
-/// Some items of a range.
-#[derive(Default)]
-struct Chunk {
-    items: Vec<(Vec<u8>, IVec)>,
-    bytes: usize,
-    more: bool,
-}
-
-/// A scan that goes on: the state it began with.
-struct View<'a> {
-    store: &'a Sled,
-    /// What the keys held then that were written since.
-    past: Arc<Mutex<Overlay>>,
-}
-
-impl Drop for View<'_> {
-    fn drop(&mut self) {
-        self.store.views().retain(|view| !Arc::ptr_eq(view, &self.past));
-    }
 }
 
 impl Kv for Sled {
@@ -387,7 +231,7 @@ impl Kv for Sled {
         if self.failed.load(Ordering::Acquire) {
             return Err(KvError::Unknown(Arc::from("an earlier write failed")));
         }
-        self.make_room(batch)?;
+        lock(&self.room).make(&self.file, batch)?;
         // Until the shadow is there nothing has changed, and a failure is a refusal.
         let (physical, old) = caught(|| {
             let physical = self.physical(batch)?;
@@ -416,6 +260,7 @@ impl Kv for Sled {
             }
             failure => {
                 self.failed.store(true, Ordering::Release);
+                mark_unsynced(&self.dir);
                 Err(match failure {
                     Ok(Err(error)) => error,
                     _ => KvError::Unknown(Arc::from("sled panicked")),
@@ -482,7 +327,8 @@ impl Kv for Sled {
     fn check(&self, progress: &mut dyn FnMut(u64)) -> Result<(), KvError> {
         const REPORT_EVERY_BYTES: u64 = 1 << 20;
         let (mut bytes, mut reported) = (0, 0);
-        // Each page and message has a checksum that sled compares when it loads it.
+        // Each page and message has a checksum that sled compares when it loads it. What it has in its cache it does not
+        // load again, so this is complete right after opening only.
         self.walk_everything(|key, value| {
             bytes += (key.len() + value.len()) as u64;
             if bytes - reported >= REPORT_EVERY_BYTES {
@@ -566,18 +412,6 @@ fn cut_length(held: &[u8]) -> Result<usize, KvError> {
         }
         _ => Err(KvError::Damaged(Arc::from("a value has neither an inline nor a cut form"))),
     }
-}
-
-fn sync_all_files(dir: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_all_files(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    File::open(dir)?.sync_all()
 }
 
 fn is_locked(error: &KvError) -> bool {

@@ -1,4 +1,5 @@
-//! What a store survives: kill -9, failing syncs, full disks, damaged files. On every engine that is compiled in.
+//! What a store survives (P2, P11): kill -9, failing syncs, full disks, damaged files. On every engine that is compiled
+//! in.
 //!
 //! The writer that is killed is this same program, started again with [`kit::CHILD`] in its environment.
 
