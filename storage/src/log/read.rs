@@ -107,6 +107,11 @@ impl<K: Kv> LogEngine<K> {
         if entries_max == 0 {
             return Ok(Vec::new());
         }
+        if direction == Direction::Backward
+            && let Some(entries) = self.read_newest(feed, from, to, entries_max, bytes_max)?
+        {
+            return Ok(entries);
+        }
         let mut sender: Option<Uid> = None;
         self.scan_entries(feed, from, to, direction, |frame, value| {
             if !page.takes(frame.payload.len()) {
@@ -117,6 +122,45 @@ impl<K: Kv> LogEngine<K> {
             Ok(page.push(entry))
         })?;
         Ok(page.items)
+    }
+
+    /// A small page backwards, read forwards: the log is dense, so its first entry is known, and engines step forwards
+    /// much faster. `None` when the page is large or its payloads do not fit: then it must be read from its end.
+    fn read_newest(
+        &self,
+        feed: &FeedId,
+        from: SeqId,
+        to: SeqId,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<Entry>>, EngineError> {
+        let kv = self.kv()?;
+        let Some((_, tip)) = self.tip_of(&kv, feed)? else { return Ok(Some(Vec::new())) };
+        drop(kv);
+        let to = to.min(tip.head.seq);
+        if entries_max > FORWARD_PAGE_MAX || from > to {
+            return Ok(None);
+        }
+        let from = from.max(SeqId((to.0 + 1).saturating_sub(entries_max as u64)));
+        let mut entries = Vec::with_capacity((to.0 + 1 - from.0) as usize);
+        let mut bytes_left = bytes_max;
+        let mut fits = true;
+        let mut sender: Option<Uid> = None;
+        self.scan_entries(feed, from, to, Direction::Forward, |frame, value| {
+            match bytes_left.checked_sub(frame.payload.len()) {
+                Some(left) => bytes_left = left,
+                None => {
+                    fits = false;
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            let entry = self.decode(feed, frame, value, sender.as_ref())?;
+            sender = Some(entry.sender.clone());
+            entries.push(entry);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        entries.reverse();
+        Ok(fits.then_some(entries))
     }
 
     pub(super) fn read_records(
@@ -331,6 +375,9 @@ pub(super) fn load_tip<K: Kv>(kv: &K, number: u64, feed: &FeedId) -> Result<Tip,
         None => Err(damaged(format_args!("feed {feed:?} has a number and no entries"))),
     }
 }
+
+/// Larger pages backwards are read from their end.
+const FORWARD_PAGE_MAX: usize = 256;
 
 /// What a page still takes.
 struct Page<T> {
