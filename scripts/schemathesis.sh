@@ -8,7 +8,8 @@
 # not end, so schemathesis waits for them for ever; tests/e2e covers them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-binary=${1:?usage: scripts/schemathesis.sh BINARY [EXAMPLES]}
+root=$PWD
+binary=$(realpath "${1:?usage: scripts/schemathesis.sh BINARY [EXAMPLES]}")
 examples=${2:-25}
 seed=20260101
 . scripts/server.sh
@@ -54,10 +55,11 @@ run() {
   local name=$1 token=$2
   shift 2
   echo "--- schemathesis: $name"
-  SCHEMATHESIS_HOOKS=scripts.schemathesis_hooks PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=. \
-    "$venv/bin/schemathesis" --no-color --config-file scripts/schemathesis.toml run "$server_url/openapi.json" \
+  # From the work directory, because it remembers what it found where it stands.
+  (cd "$work" && SCHEMATHESIS_HOOKS=schemathesis_hooks PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/scripts" \
+    "$venv/bin/schemathesis" --no-color --config-file "$root/scripts/schemathesis.toml" run "$server_url/openapi.json" \
     --header "Authorization: Bearer $token" --checks all --seed "$seed" --max-examples "$examples" \
-    --request-timeout 20 --continue-on-failure --exclude-path-regex '/(stream|ws)$' "$@" </dev/null
+    --request-timeout 20 --continue-on-failure --exclude-path-regex '/(stream|ws)$' "$@" </dev/null)
 }
 
 token=$(python3 -c 'import secrets; print(secrets.token_hex(32))')

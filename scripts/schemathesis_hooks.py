@@ -19,13 +19,13 @@ def map_path_parameters(context, path_parameters):
 
 
 @schemathesis.hook
-def map_query(context, query):
+def before_call(context, case, kwargs):
+    query = case.query
     if not isinstance(query, dict):
-        return query
+        return
     # Long-polls are valid up to a minute; here a moment must do.
-    if isinstance(query.get("wait_ms"), int) and 50 < query["wait_ms"] <= 60000:
+    if str(query.get("wait_ms")).isdigit() and 50 < int(query["wait_ms"]) <= 60000:
         query["wait_ms"] = 50
     # Cursors are opaque and come from an answer; an invented one is refused, as documented.
-    if isinstance(query.get("cursor"), str) and 0 < len(query["cursor"]) <= 4096:
+    if isinstance(query.get("cursor"), str) and len(query["cursor"]) <= 4096:
         del query["cursor"]
-    return query

@@ -177,7 +177,14 @@ async fn create_token(call: Call) -> Answer {
         expires_ms: body.expires_ms.map(|ms| ms.0),
         note: body.note.map(|note| note.0),
     };
-    let issued = call.app.services.store.auth().create_token(call.gate().principal(), token).await?;
+    let issued = call.app.services.store.auth().create_token(call.gate().principal(), token).await;
+    // What is left to refuse is well formed: a time that has passed.
+    let issued = issued.map_err(|error| match error {
+        AuthError::BadField { field, problem } => {
+            ApiError::new(Kind::Rejected, format!("{field}: {problem}")).with("field", field)
+        }
+        other => other.into(),
+    })?;
     answer(201, &IssuedOut::from(&issued))
 }
 

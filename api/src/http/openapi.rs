@@ -65,7 +65,7 @@ fn operation(route: &Route) -> Value {
             "in": "header",
             "required": false,
             "description": "Services (scope send-as): the user to act for.",
-            "schema": {"type": "string", "pattern": "^[!-~]{1,100}$"},
+            "schema": {"type": "string", "pattern": "^[!-~]([ -~]{0,98}[!-~])?$"},
         }));
     }
     operation["parameters"] = Value::Array(parameters);
@@ -225,6 +225,7 @@ fn refine(schemas: &mut BTreeMap<String, Value>) {
     if let Some(Value::Object(schema)) = schemas.get("SendMessage").cloned() {
         let mut item = Value::Object(schema);
         item["properties"]["feed_id"] = json!({"$ref": "#/components/schemas/FeedId"});
+        item["properties"]["sender"] = json!({"$ref": "#/components/schemas/Uid"});
         item["required"] = json!(["feed_id"]);
         schemas.insert("BatchMessage".into(), item);
     }
@@ -235,6 +236,9 @@ fn refine(schemas: &mut BTreeMap<String, Value>) {
         if let Some(Value::Object(properties)) = schemas.get_mut(name).and_then(|s| s.get_mut("properties")) {
             properties.remove("feed_id");
         }
+    }
+    if let Some(message) = schemas.get_mut("SendMessage").and_then(|s| s["properties"].as_object_mut()) {
+        message.remove("sender");
     }
     if let Some(recall) = schemas.get_mut("RecallBody") {
         recall["properties"]["seq_id"] = json!({"$ref": "#/components/schemas/Whole"});

@@ -366,6 +366,7 @@ fn small_values_are_frozen_and_come_back() {
     assert_eq!(decode_feed_number(&encode_feed_number(300)).unwrap(), 300);
 }
 
+/// I-3: an erased entry keeps its place and its proof.
 #[test]
 fn stripping_keeps_header_and_hashes() {
     let (key, value) = frames().swap_remove(1);

@@ -259,6 +259,8 @@ impl<K: Kv> Stage<'_, K> {
     }
 
     /// The tombstones of the entries that the group strips.
+    ///
+    /// INVARIANT I-3: this is all that ever replaces a stored entry; place, header and hashes stay.
     fn strip(&self, part: &LogPart, work: &Work) -> Result<Vec<KeyValue>, EngineError> {
         let mut stripped = Vec::with_capacity(part.strip.len());
         for seq in &part.strip {
