@@ -219,7 +219,10 @@ fn no_crate_is_unsafe_or_without_the_shared_lints() {
             continue;
         }
         for (number, line) in text.lines().enumerate() {
-            if ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|what| code(line).contains(what)) {
+            if ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                .iter()
+                .any(|what| code(line).contains(what))
+            {
                 problems.push(format!("{path}:{}: unsafe", number + 1));
             }
             for left in ["todo!", "unimplemented!", "dbg!"] {

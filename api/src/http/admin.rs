@@ -10,7 +10,7 @@ use feedlog_core::command::Scopes;
 use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::limits;
 use feedlog_service::admin::{Admin, Job, JobKind, JobState};
-use feedlog_service::auth::{IssuedToken, NewToken, TokenInfo};
+use feedlog_service::auth::{AuthError, IssuedToken, NewToken, TokenInfo};
 use feedlog_service::export::Writer;
 use futures_util::stream;
 use serde::Serialize;
