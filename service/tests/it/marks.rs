@@ -107,3 +107,32 @@ async fn a_received_mark_decides_what_an_answer_had_seen() {
         assert!(bob.unreplied(10).await.unwrap().is_empty(), "round {round}");
     }
 }
+
+/// A drain writes what is held back instead of losing it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_writes_marks_that_are_held() {
+    let (store, engine) = open(StoreConfig { received_every_ms: 60_000, shards: 1, ..config() });
+    let feed = group(&store, "g", "ann", &["bob"]).await;
+    let (ann, bob) = (store.gate(user("ann")), store.gate(user("bob")));
+    for n in 0..5 {
+        say(&ann, &feed, &n.to_string()).await;
+    }
+    bob.submit(mark("bob", &feed, None, Some(4))).await.unwrap();
+    let held = {
+        let (bob, feed) = (bob.clone(), feed.clone());
+        tokio::spawn(async move { bob.submit(mark("bob", &feed, None, Some(7))).await })
+    };
+    // A held move gives its place in the mailbox back; a later command of the same shard shows that it was taken.
+    tokio::task::yield_now().await;
+    say(&ann, &feed, "after").await;
+    let personal = FeedId::personal(&uid("bob"));
+    let head = feedlog_storage::Engine::head(&*engine, &personal).unwrap().seq;
+    let drained = store.drain(Duration::from_secs(20)).await;
+    assert!(drained);
+    match held.await.unwrap() {
+        Ok(receipt) => assert!(receipt.done().seq > head, "durable, although its time had not come"),
+        // Handed over only after the drain began.
+        Err(SubmitError::Unavailable(_)) => {}
+        Err(error) => panic!("{error:?}"),
+    }
+}
