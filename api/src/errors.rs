@@ -216,7 +216,7 @@ impl From<ReadError> for ApiError {
         match error {
             ReadError::Denied(denied) => denied.into(),
             ReadError::NotFound => Self::new(Kind::MessageNotFound, "no such message, or it is gone"),
-            ReadError::BadField { field, problem } => Self::field(field, problem),
+            ReadError::BadField { field, problem } => bad_field(field, problem),
             ReadError::Unavailable(reason) => unavailable(reason),
             ReadError::Damaged => Self::new(Kind::Internal, "stored data is damaged and is not served"),
         }
@@ -230,12 +230,21 @@ impl From<AuthError> for ApiError {
             AuthError::Forbidden => Self::new(Kind::Forbidden, error.to_string()),
             AuthError::RateLimited { retry_after_ms } => rate_limited(retry_after_ms),
             AuthError::NotFound => Self::new(Kind::NotFound, error.to_string()),
-            AuthError::BadField { field, problem } => Self::field(field, problem),
+            AuthError::BadField { field, problem } => bad_field(field, problem),
             AuthError::Unavailable(reason) => unavailable(reason),
             // Only at start; its text names files, which are no caller's business.
             AuthError::BadKeyFile { .. } => Self::new(Kind::Internal, "authentication is misconfigured"),
         }
     }
+}
+
+/// A cursor is opaque: any text may stand there, and one that leads nowhere is a page that is not there.
+fn bad_field(field: &'static str, problem: &'static str) -> ApiError {
+    let mut error = ApiError::field(field, problem);
+    if field == "cursor" {
+        error.kind = Kind::NotFound;
+    }
+    error
 }
 
 fn rate_limited(retry_after_ms: u64) -> ApiError {

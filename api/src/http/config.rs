@@ -13,8 +13,8 @@ pub struct HttpConfig {
     pub header_read_ms_max: u64,
     /// From the end of the header to the end of the body. Default 30,000.
     pub body_read_ms_max: u64,
-    /// Without a byte in either direction, after which a connection is closed; streams send keep-alives more often
-    /// than this. Default 120,000.
+    /// Without a byte in either direction and without a request that is being answered, after which a connection is
+    /// closed; streams send keep-alives more often than this. Default 120,000.
     pub idle_ms_max: u64,
     /// For the answer of one request, not counting long-polls' own `wait_ms`, streams and WebSockets. Default 60,000.
     pub answer_ms_max: u64,

@@ -121,7 +121,7 @@ fn errors(route: &Route) -> Vec<Kind> {
     if !route.params.is_empty() {
         kinds.push(Kind::BadRequest);
     }
-    if route.path.contains('{') {
+    if route.path.contains('{') || route.params.iter().any(|param| param.name == "cursor") {
         kinds.push(Kind::NotFound);
     }
     if route.path.contains("{feed}") {
@@ -235,6 +235,7 @@ fn refine(schemas: &mut BTreeMap<String, Value>) {
     for name in ["SendMessage", "RecallBody", "MarksBody", "ResolveBody"] {
         if let Some(Value::Object(properties)) = schemas.get_mut(name).and_then(|s| s.get_mut("properties")) {
             properties.remove("feed_id");
+            properties.remove("sender");
         }
     }
     if let Some(message) = schemas.get_mut("SendMessage").and_then(|s| s["properties"].as_object_mut()) {

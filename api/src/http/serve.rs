@@ -129,16 +129,17 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, guest: Guest) {
+        let guest = Arc::new(guest);
         let _ = stream.set_nodelay(true);
         let mut cut = self.doors.cut.subscribe();
         let work = async {
             match &self.tls {
-                None => self.talk(stream, address).await,
+                None => self.talk(stream, address, guest.clone()).await,
                 Some(tls) => {
                     let within = Duration::from_millis(self.app.config.tls_handshake_ms_max);
                     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
                     match timeout(within, handshake).await {
-                        Ok(Ok(stream)) => self.talk(stream, address).await,
+                        Ok(Ok(stream)) => self.talk(stream, address, guest.clone()).await,
                         Ok(Err(error)) => tracing::debug!(front_end = "http", %error, "TLS handshake failed"),
                         Err(_) => tracing::debug!(front_end = "http", "TLS handshake timed out"),
                     }
@@ -149,10 +150,12 @@ impl Server {
             () = work => {}
             () = drained(&mut cut) => {}
         }
-        drop(guest);
     }
 
-    async fn talk<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(&self, stream: S, address: SocketAddr) {
+    async fn talk<S>(&self, stream: S, address: SocketAddr, guest: Arc<Guest>)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let config = &self.app.config;
         let activity = Activity::new();
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
@@ -163,10 +166,16 @@ impl Server {
         let router = self.router.clone();
         let noted = activity.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            noted.asked();
+            let answering = noted.answering();
             let (mut parts, body) = request.into_parts();
             parts.extensions.insert(peer.clone());
-            router.clone().oneshot(Request::from_parts(parts, Body::new(body)))
+            parts.extensions.insert(guest.clone());
+            let answer = router.clone().oneshot(Request::from_parts(parts, Body::new(body)));
+            async move {
+                let response = answer.await;
+                drop(answering);
+                response
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -225,8 +234,8 @@ struct Doors {
     cut: watch::Sender<bool>,
 }
 
-/// One connection that was let in.
-struct Guest {
+/// One connection that was let in. A WebSocket takes it along, so that it counts as long as it is open.
+pub(crate) struct Guest {
     address: IpAddr,
     addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
     open: watch::Sender<usize>,

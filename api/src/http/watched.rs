@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +19,18 @@ pub(crate) struct Activity {
     blocked_ms: AtomicU64,
     /// Whether a request reached the router.
     asked: AtomicBool,
+    /// Requests that are being answered: while there is one the silence is ours.
+    answering: AtomicUsize,
+}
+
+/// A request that is being answered.
+pub(crate) struct Answering(Arc<Activity>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.moved();
+        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How long a connection may do nothing.
@@ -36,12 +48,15 @@ impl Activity {
             last_ms: AtomicU64::new(0),
             blocked_ms: AtomicU64::new(0),
             asked: AtomicBool::new(false),
+            answering: AtomicUsize::new(0),
         })
     }
 
-    /// A request came.
-    pub(crate) fn asked(&self) {
+    /// A request came; until the guard is dropped the connection is not idle.
+    pub(crate) fn answering(self: &Arc<Self>) -> Answering {
         self.asked.store(true, Ordering::Relaxed);
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(self.clone())
     }
 
     fn now_ms(&self) -> u64 {
@@ -57,7 +72,12 @@ impl Activity {
         loop {
             let now = self.now_ms();
             let blocked = self.blocked_ms.load(Ordering::Relaxed);
-            let mut wake = self.last_ms.load(Ordering::Relaxed).saturating_add(patience.idle_ms);
+            let quiet_since = if self.answering.load(Ordering::Relaxed) > 0 {
+                now
+            } else {
+                self.last_ms.load(Ordering::Relaxed)
+            };
+            let mut wake = quiet_since.saturating_add(patience.idle_ms.max(1));
             if wake <= now {
                 return "idle";
             }

@@ -28,6 +28,7 @@ use super::app::{App, drained};
 use super::call::Call;
 use super::people::{move_marks, resolve_command};
 use super::route::{Access, Answer, Route};
+use super::serve::Guest;
 use super::stream::{Counted, heads_json, still_good};
 use super::wire::input::{MarksBody, RecallBody, ResolveBody, SendMessage, explain, required_feed};
 use super::wire::names::{FeedName, Whole};
@@ -59,7 +60,7 @@ async fn upgrade(mut call: Call) -> Answer {
         .max_frame_size(frame_max)
         .write_buffer_size(0)
         .max_write_buffer_size(frame_max * 2);
-    let counted = Counted::new(&call.app);
+    let counted = (Counted::new(&call.app), call.parts.extensions.get::<Arc<Guest>>().cloned());
     let session = Session {
         app: call.app.clone(),
         gate: call.gate().clone(),

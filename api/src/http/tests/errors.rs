@@ -101,6 +101,8 @@ async fn parameters_at_their_bounds_and_one_past_them() {
         let got = world.get("ann", &format!("/v1/feeds/g/entries?{bad}")).await;
         assert_eq!(got.error(), (400, "bad_request".into(), field.into()), "{bad}");
     }
+    let got = world.get("ann", "/v1/feeds?cursor=nonsense").await;
+    assert_eq!(got.error(), (404, "not_found".into(), "cursor".into()));
     let got = world.get("ann", "/v1/feeds/g/unread?explain=1").await;
     assert_eq!(got.error().2, "explain");
 }

@@ -110,6 +110,31 @@ async fn too_many_connections_are_closed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_websocket_counts_as_a_connection_while_it_is_open() {
+    let served = Served::new(HttpConfig { connections_per_address_max: 1, ..HttpConfig::default() }).await;
+    let mut ws = served.connect().await;
+    let upgrade = "GET /v1/ws HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ann\r\nupgrade: websocket\r\n\
+                   connection: upgrade\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    ws.write_all(upgrade.as_bytes()).await.unwrap();
+    until(&mut ws, "101 Switching Protocols").await;
+    // The handler that took it over has begun when it answers.
+    ws.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+    let mut pong = [0_u8; 2];
+    ws.read_exact(&mut pong).await.unwrap();
+    let mut second = served.connect().await;
+    assert_eq!(until_closed(&mut second).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_is_being_answered_is_not_idle() {
+    let served = Served::new(HttpConfig { idle_ms_max: 100, ..HttpConfig::default() }).await;
+    served.ann("POST /v1/feeds", &json!({"feed_id": "g", "kind": "group"})).await;
+    let head = "GET /v1/feeds/g/entries?last_seq_id=2&wait_ms=500 HTTP/1.1\r\nauthorization: Bearer ann";
+    assert!(served.ask(head, "").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_have_a_bound() {
     let served = Served::new(HttpConfig { header_bytes_max: 8192, ..HttpConfig::default() }).await;
     let long = format!("GET /livez HTTP/1.1\r\nx-long: {}", "x".repeat(20_000));
