@@ -49,12 +49,7 @@ pub(crate) fn open_options(config: &Config) -> OpenOptions {
 }
 
 pub(crate) fn open_storage(config: &Config) -> Result<feedlog_storage::Store, OpenError> {
-    feedlog_storage::open(&open_options(config), upcasters())
-}
-
-/// How old stored events become new ones.
-pub(crate) fn upcasters() -> feedlog_storage::Upcasters {
-    feedlog_storage::Upcasters::default()
+    feedlog_migrations::open(&open_options(config))
 }
 
 pub(crate) fn service_config(config: &Config, dev: bool) -> StoreConfig {

@@ -70,8 +70,7 @@ pub(super) fn require_empty(dir: &Path) -> Result<(), Fail> {
 
 fn open(dir: &Path, engine: feedlog_storage::EngineKind, accept_loss: bool) -> Result<Offline, Fail> {
     let options = OpenOptions { dir: Some(dir.to_owned()), engine, accept_loss, ..OpenOptions::default() };
-    let storage =
-        feedlog_storage::open(&options, crate::wiring::upcasters()).map_err(|err| open_failure(&err))?;
+    let storage = feedlog_migrations::open(&options).map_err(|err| open_failure(&err))?;
     Ok(Offline { storage })
 }
 
