@@ -235,7 +235,6 @@ fn refine(schemas: &mut BTreeMap<String, Value>) {
     for name in ["SendMessage", "RecallBody", "MarksBody", "ResolveBody"] {
         if let Some(Value::Object(properties)) = schemas.get_mut(name).and_then(|s| s.get_mut("properties")) {
             properties.remove("feed_id");
-            properties.remove("sender");
         }
     }
     if let Some(message) = schemas.get_mut("SendMessage").and_then(|s| s["properties"].as_object_mut()) {
