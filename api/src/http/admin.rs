@@ -45,7 +45,8 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new(Method::POST, "/v1/admin/tokens", "create_token", create_token)
             .tag("admin", "Make a token. Its secret is shown this once.")
             .takes::<CreateTokenBody>(Size::Small)
-            .gives::<IssuedOut<'_>>(201, "The token with its secret."),
+            .gives::<IssuedOut<'_>>(201, "The token with its secret.")
+            .fails(&[Kind::Rejected]),
         Route::new(Method::GET, "/v1/admin/tokens", "list_tokens", list_tokens)
             .tag("admin", "All tokens, without their secrets.")
             .params(&[LIMIT, CURSOR])
