@@ -40,9 +40,9 @@ const BACKGROUND_JOBS: std::ops::RangeInclusive<i32> = 2..=8;
 const BYTES_PER_SYNC: u64 = 1 << 20;
 /// zstd at the last level, where most data lies and little is rewritten.
 const ZSTD_LEVEL: i32 = 3;
-/// Dictionary per table file of the last level, and the sample it is trained on.
+/// Dictionary per table file of the last level, and how much larger the sample is that it is trained on.
 const ZSTD_DICTIONARY_BYTES: i32 = 16 << 10;
-const ZSTD_TRAIN_BYTES: i32 = 100 * ZSTD_DICTIONARY_BYTES;
+const ZSTD_TRAIN_FACTOR: i32 = 100;
 /// Checksums of the footer too, and mixed with the place of a block, so that a block in a wrong place is damage.
 const TABLE_FORMAT: i32 = 6;
 /// Size at which the manifest is begun anew.
@@ -56,11 +56,30 @@ pub(super) const EXTRA_CHECK_CACHE_BYTES: usize = 4 << 20;
 /// What the column families share.
 pub(super) struct Shared {
     cache: Cache,
+    pub(super) tuning: Tuning,
+}
+
+/// What a measurement may change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tuning {
+    pub(super) block_bytes: usize,
+    pub(super) last_level: DBCompressionType,
+    pub(super) dictionary_bytes: i32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            block_bytes: BLOCK_BYTES,
+            last_level: DBCompressionType::Zstd,
+            dictionary_bytes: ZSTD_DICTIONARY_BYTES,
+        }
+    }
 }
 
 impl Shared {
     pub(super) fn new(options: &KvOptions) -> Self {
-        Self { cache: Cache::new_lru_cache(options.cache_bytes) }
+        Self { cache: Cache::new_lru_cache(options.cache_bytes), tuning: Tuning::default() }
     }
 
     pub(super) fn cache_bytes_used(&self) -> usize {
@@ -114,7 +133,7 @@ impl Shared {
     fn blocks(&self) -> BlockBasedOptions {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&self.cache);
-        blocks.set_block_size(BLOCK_BYTES);
+        blocks.set_block_size(self.tuning.block_bytes);
         blocks.set_format_version(TABLE_FORMAT);
         // Index and filters live in the bounded cache, in parts: memory does not grow with data, and a cold read loads
         // 4 KiB of them instead of hundreds.
@@ -135,21 +154,22 @@ impl Shared {
         family
     }
 
-    fn common(memtable_bytes: usize) -> Options {
+    fn common(&self, memtable_bytes: usize) -> Options {
         let mut family = Options::default();
         family.set_write_buffer_size(memtable_bytes);
         family.set_max_write_buffer_number(MEMTABLES_MAX);
         family.set_compression_type(DBCompressionType::Lz4);
-        family.set_bottommost_compression_type(DBCompressionType::Zstd);
+        family.set_bottommost_compression_type(self.tuning.last_level);
         // -14: zlib's window, which zstd ignores.
-        family.set_bottommost_compression_options(-14, ZSTD_LEVEL, 0, ZSTD_DICTIONARY_BYTES, true);
-        family.set_bottommost_zstd_max_train_bytes(ZSTD_TRAIN_BYTES, true);
+        let dictionary_bytes = self.tuning.dictionary_bytes;
+        family.set_bottommost_compression_options(-14, ZSTD_LEVEL, 0, dictionary_bytes, true);
+        family.set_bottommost_zstd_max_train_bytes(ZSTD_TRAIN_FACTOR * dictionary_bytes, true);
         family
     }
 
     /// Read by range within one feed; never by an absent key.
     fn entries(&self) -> Options {
-        let mut family = Self::common(ENTRIES_MEMTABLE_BYTES);
+        let mut family = self.common(ENTRIES_MEMTABLE_BYTES);
         let mut blocks = self.blocks();
         blocks.set_whole_key_filtering(false);
         family.set_block_based_table_factory(&blocks);
@@ -160,7 +180,7 @@ impl Shared {
 
     /// Read by key, mostly absent ones (a message id never used before), and by range within one feed.
     fn rows(&self) -> Options {
-        let mut family = Self::common(ROWS_MEMTABLE_BYTES);
+        let mut family = self.common(ROWS_MEMTABLE_BYTES);
         let mut blocks = self.blocks();
         blocks.set_whole_key_filtering(true);
         family.set_block_based_table_factory(&blocks);
@@ -172,7 +192,7 @@ impl Shared {
 
     /// Read by key and by range, without a common prefix.
     fn meta(&self) -> Options {
-        let mut family = Self::common(META_MEMTABLE_BYTES);
+        let mut family = self.common(META_MEMTABLE_BYTES);
         let mut blocks = self.blocks();
         blocks.set_whole_key_filtering(true);
         family.set_block_based_table_factory(&blocks);
