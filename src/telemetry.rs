@@ -1,5 +1,6 @@
 //! What the process tells of itself: log lines, metrics, traces.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -49,7 +50,8 @@ pub fn start(config: &Config) -> Result<Telemetry, ConfigError> {
         _ => ("log.filter", config.log.filter.clone()),
     };
     let filter = EnvFilter::try_new(&text).map_err(|err| problem(format!("{source}: {err}")))?;
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let colored = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colored);
     let lines = match config.log.format {
         LogFormat::Pretty => lines.with_target(false).compact().boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
