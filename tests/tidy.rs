@@ -1,6 +1,8 @@
 //! Rules about the repository itself that no compiler checks: which crate may know which, where a library may be
 //! used, and that what the documents name exists.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as well
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
