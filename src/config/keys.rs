@@ -1,6 +1,8 @@
 //! Every key of the configuration: section, name with its unit, type, default and meaning. Everything else — reading,
 //! checking, the environment, `config show`, the example file — follows from this list.
 
+#![allow(rustdoc::bare_urls)] // these texts are the comments of the example file as well
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
