@@ -1,6 +1,7 @@
 //! The command line. Every command's `--help` shows an example.
 
 mod backup;
+mod bench;
 mod completions;
 mod config_cmd;
 mod export;
@@ -92,6 +93,8 @@ enum Command {
     Verify(maintain::VerifyArgs),
     /// Drop every derived row and derive it again from the log.
     Rebuild(maintain::RebuildArgs),
+    /// Measure the store on this machine, beside the limit of its disk.
+    Bench(bench::BenchArgs),
     /// Check and show the configuration.
     Config(config_cmd::ConfigArgs),
     /// Print a completion script for a shell.
@@ -160,6 +163,7 @@ fn run(command: Command, out: Out) -> Result<(), Fail> {
         Command::Restore(args) => backup::restore(&args, out),
         Command::Verify(args) => maintain::verify(&args, out),
         Command::Rebuild(args) => maintain::rebuild(&args, out),
+        Command::Bench(args) => bench::bench(&args, out),
         Command::Config(args) => config_cmd::config(&args, out),
         Command::Completions(args) => completions::completions(&args, out),
     }

@@ -3,6 +3,7 @@
 //! [`build`] opens the store and binds the address; [`App::run`] serves until told to stop, then drains: front ends,
 //! then the service, then the engine.
 
+mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
