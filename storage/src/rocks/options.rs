@@ -16,7 +16,7 @@ const ENTRIES_MEMTABLE_BYTES: usize = 32 << 20;
 const ROWS_MEMTABLE_BYTES: usize = 16 << 20;
 /// The same for the rest.
 const META_MEMTABLE_BYTES: usize = 16 << 20;
-/// Memtables that may wait for their flush while the next one fills.
+/// Memtables of one kind: one that fills, others that wait for their flush. Writes stall when all are full.
 const MEMTABLES_MAX: i32 = 3;
 /// When the WAL holds more, everything is flushed: opening after a crash replays at most about this much.
 const WAL_BYTES_MAX: u64 = 64 << 20;
@@ -25,6 +25,8 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 const RECYCLED_WALS: usize = 3;
 /// Uncompressed size of a block: what a read of one key decompresses.
 const BLOCK_BYTES: usize = 16 << 10;
+/// The same for rows, which are small and read one at a time.
+const ROWS_BLOCK_BYTES: usize = 8 << 10;
 /// Size of one part of a divided index or filter.
 const METADATA_BLOCK_BYTES: usize = 4 << 10;
 /// About 1 % false positives.
@@ -38,10 +40,8 @@ const BACKGROUND_JOBS: std::ops::RangeInclusive<i32> = 2..=8;
 /// Table files are written out in pieces of this size, so that no fdatasync of the WAL queues behind hundreds of
 /// megabytes of dirty pages.
 const BYTES_PER_SYNC: u64 = 1 << 20;
-/// The same for rows, which are small and read one at a time.
-const ROWS_BLOCK_BYTES: usize = 8 << 10;
-/// How entries of the last level are compressed. Measured (`pulls` in the tests: 500,000 entries of 291 bytes, 132 of them
-/// not text; the newest 50 of a random feed, mostly not cached; processor time of the pull, bytes on disk per entry, time
+/// How entries of the last level are compressed. Measured (`pulls` in the tests: 500,000 entries of 291 bytes, 200 of them
+/// text; the newest 50 of a random feed, mostly not cached; processor time of the pull, bytes on disk per entry, time
 /// to compact all of them):
 ///
 /// | | pull | disk | compaction |
