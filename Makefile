@@ -14,10 +14,10 @@ help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: setup ## serve --dev on a fresh data directory, and three commands to try
-	@$(ROCKSDB) && cargo build --quiet && scripts/run.sh --http $(HTTP) --engine $(ENGINE)
+	@$(ROCKSDB) && cargo build && scripts/run.sh --http $(HTTP) --engine $(ENGINE)
 
 demo: setup ## import real chat and show history, unread and unreplied of one participant
-	@$(ROCKSDB) && cargo build --quiet && scripts/demo.sh
+	@$(ROCKSDB) && cargo build && scripts/demo.sh
 
 test: ## every check there is; the same that .ci/run does
 	@scripts/setup.sh --test
@@ -28,10 +28,10 @@ check: ## the quick part: format, clippy, unit tests without RocksDB
 	  cargo test --no-default-features --features sled
 
 bench: setup ## durable appends and pulls per second, beside the speed of the bare disk
-	@$(ROCKSDB) && cargo build --release --quiet && scripts/bench.sh
+	@$(ROCKSDB) && cargo build --release && scripts/bench.sh
 
 acceptance: setup ## import all real logs, compare every count, export, import again, verify
-	@$(ROCKSDB) && cargo build --release --quiet && scripts/acceptance.sh
+	@$(ROCKSDB) && cargo build --release && scripts/acceptance.sh
 
 build: setup ## target/debug/feedlog
 	@$(ROCKSDB) && cargo build
