@@ -6,6 +6,7 @@ mod unread;
 mod unreplied;
 
 use crate::entry::{Entry, Head};
+use crate::event::FeedKind;
 use crate::ids::{FeedId, Ordinal, SeqId, Uid};
 use crate::rows::{Counts, Fate, Place, RowKey, RowValue, RowsError, UserCounts, UserFeed};
 
@@ -87,7 +88,17 @@ impl Standing<'_> {
 
     /// Messages count from after this ordinal on.
     pub fn start(&self) -> Ordinal {
-        self.user_feed.map_or(Ordinal::ZERO, |row| row.since_ordinal).max(self.place.read_ordinal)
+        self.since().0.max(self.place.read_ordinal)
+    }
+
+    /// Where the user's time in the feed begins, whatever was read: the current membership. Open feeds have none: there
+    /// the marks alone count once there is one, else the first own message; sending never hides what a mark left unread.
+    pub(crate) fn since(&self) -> (Ordinal, SeqId) {
+        match self.user_feed {
+            Some(row) if row.kind == FeedKind::Open && self.place.has_received => Default::default(),
+            Some(row) => (row.since_ordinal, row.since_seq),
+            None => Default::default(),
+        }
     }
 }
 

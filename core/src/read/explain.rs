@@ -37,8 +37,7 @@ pub fn explain(
     if !standing.counts() || standing.start() >= head.ordinal {
         return Ok(explained);
     }
-    let since = standing.user_feed.map_or(SeqId::ZERO, |row| row.since_seq);
-    let mut next = since.max(place.read_seq).next();
+    let mut next = standing.since().1.max(place.read_seq).next();
     let mut read = 0;
     let mut open_range = false;
     while next <= head.seq {

@@ -203,8 +203,8 @@ impl Oracle {
             Some(FeedKind::Open) => {
                 let sent = log.iter().find(|entry| entry.is_message() && entry.sender == *uid);
                 match sent {
+                    _ if marks.received.is_some() => SeqId::ZERO,
                     Some(entry) => entry.seq,
-                    None if marks.received.is_some() => SeqId::ZERO,
                     None => return Vec::new(),
                 }
             }
