@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use feedlog_core::entry::{Entry, Payload};
@@ -17,6 +17,8 @@ use feedlog_storage::{Direction, Engine, EngineError, EngineKind, OpenError, Ope
 /// Tells this program to be the writer.
 pub(crate) const CHILD: &str = "FEEDLOG_FAULTS_CHILD";
 const FEEDS: u64 = 8;
+/// How long a lock may be held by somebody who does not use it.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Messages of one commit.
 const BATCH_MAX: u64 = 32;
 
@@ -43,7 +45,15 @@ pub(crate) fn options(dir: &Path, engine: EngineKind) -> OpenOptions {
 }
 
 pub(crate) fn open(dir: &Path, engine: EngineKind) -> Result<Store, OpenError> {
-    feedlog_storage::open(&options(dir, engine), Upcasters::default())
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match feedlog_storage::open(&options(dir, engine), Upcasters::default()) {
+            // Tests run side by side: a writer that another one is just starting shares this program's locks from its
+            // fork to its exec.
+            Err(OpenError::Locked(_)) if Instant::now() < until => std::thread::yield_now(),
+            outcome => return outcome,
+        }
+    }
 }
 
 pub(crate) fn feed(number: u64) -> FeedId {
