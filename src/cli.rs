@@ -93,7 +93,6 @@ enum Command {
     Verify(maintain::VerifyArgs),
     /// Drop every derived row and derive it again from the log.
     Rebuild(maintain::RebuildArgs),
-    /// Measure the store on this machine, beside the limit of its disk.
     Bench(bench::BenchArgs),
     /// Check and show the configuration.
     Config(config_cmd::ConfigArgs),
