@@ -4,6 +4,7 @@
 //! and only then inserts it into the memtables and publishes its sequence number. A failed append or sync inserts
 //! nothing.
 
+mod manifest;
 mod options;
 
 use std::fs::{self, File};
@@ -56,6 +57,7 @@ impl Rocks {
     ) -> Result<Self, KvError> {
         remove_leftover(&dir.join(CHECK_DIR))?;
         refuse_headless(dir)?;
+        manifest::check(dir)?;
         let db = DB::open_cf_descriptors(db, dir, families).map_err(opening)?;
         let mut sync = WriteOptions::default();
         sync.set_sync(true);

@@ -3,6 +3,29 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+/// One flipped bit in the type of a record must end the opening, not keep it busy for ever.
+#[test]
+fn a_manifest_with_a_flipped_type_is_damage_and_not_an_endless_loop() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = KvOptions { cache_bytes: 1 << 20 };
+    drop(Rocks::open(dir.path(), &options).unwrap());
+    let current = fs::read_to_string(dir.path().join("CURRENT")).unwrap();
+    let path = dir.path().join(current.trim_end());
+    let sound = fs::read(&path).unwrap();
+    let places: Vec<_> = manifest::types(&sound).map(|(at, _)| at).collect();
+    assert!(places.len() > 1, "a manifest has more than one record");
+    for at in places {
+        for bit in 0..8 {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1 << bit;
+            fs::write(&path, &damaged).unwrap();
+            assert!(Rocks::open(dir.path(), &options).is_err(), "bit {bit} of byte {at}");
+        }
+    }
+    fs::write(&path, &sound).unwrap();
+    Rocks::open(dir.path(), &options).unwrap();
+}
+
 #[test]
 fn rocksdb_is_a_kv() {
     crate::kv_suite::suite(Rocks::open);
