@@ -1,5 +1,6 @@
-//! The whole service against the naive oracle of the core: random commands, everything that can be asked, every row
-//! (P1, P3, P5 to P9). `FEEDLOG_SEED` repeats a run, `FEEDLOG_OPERATIONS` sets its length.
+//! The whole service against the naive oracle of the core, on every engine that is compiled in: random commands,
+//! everything that can be asked, every row (P1, P3, P5 to P9). `FEEDLOG_SEED` repeats a run, `FEEDLOG_OPERATIONS` sets
+//! its length on each engine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,24 +18,25 @@ use feedlog_core::views::{ExplainedUnread, HistoryQuery, Page};
 use feedlog_service::check::check_feed;
 use feedlog_service::clock::{Clock, ManualClock};
 use feedlog_service::{ReadError, Reads, Store, StoreConfig, SubmitError};
-use feedlog_storage::{Direction, Engine};
+use feedlog_storage::{Direction, Engine, EngineKind, OpenOptions, Upcasters};
 
 use crate::world::*;
 
-const OPERATIONS_DEFAULT: u64 = 20_000;
+const OPERATIONS_DEFAULT: u64 = 100_000;
 const OPERATIONS_PER_WORLD: u64 = 2_500;
 
 struct Service {
     runtime: tokio::runtime::Runtime,
     store: Store,
-    engine: Arc<Gated>,
+    engine: Arc<dyn Engine>,
     time: ManualClock,
     clock: Clock,
     settings: Settings,
+    _dir: tempfile::TempDir,
 }
 
 impl Service {
-    fn open() -> Self {
+    fn open(kind: EngineKind) -> Self {
         let (clock, time) = Clock::manual(NOW_MS);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -53,8 +55,17 @@ impl Service {
             auth: Default::default(),
             ..StoreConfig::default()
         };
-        let (store, engine) = open(config);
-        Self { runtime, store, engine, time, clock, settings }
+        let dir = tempfile::tempdir().unwrap();
+        let on_disk = (kind != EngineKind::Memory).then(|| dir.path().join("data"));
+        let options = OpenOptions { dir: on_disk, engine: kind, ..OpenOptions::default() };
+        let engine = feedlog_storage::open(&options, Upcasters::default()).unwrap().engine();
+        let store = Store::open(config, engine.clone()).unwrap();
+        Self { runtime, store, engine, time, clock, settings, _dir: dir }
+    }
+
+    /// Stops the service and closes the engine, so that its files can go.
+    fn close(self) {
+        assert!(self.runtime.block_on(self.store.drain(std::time::Duration::from_secs(60))));
     }
 
     fn reads(&self, uid: &Uid) -> Reads {
@@ -153,6 +164,12 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn the_service_agrees_with_the_oracle() {
     let seed = seed();
+    for kind in EngineKind::ALL.into_iter().filter(|kind| kind.is_available()) {
+        agrees(kind, seed);
+    }
+}
+
+fn agrees(kind: EngineKind, seed: u64) {
     let operations = number("FEEDLOG_OPERATIONS").unwrap_or(OPERATIONS_DEFAULT);
     let mut total = Played::default();
     for world in 0..operations.div_ceil(OPERATIONS_PER_WORLD) {
@@ -162,12 +179,14 @@ fn the_service_agrees_with_the_oracle() {
             prefix: String::new(),
             refusing: false,
         };
-        let played = run(&mut Service::open(), &options);
+        let mut service = Service::open(kind);
+        let played = run(&mut service, &options);
+        service.close();
         total.appended += played.appended;
         total.repeated += played.repeated;
         total.refused += played.refused;
         total.entries += played.entries;
     }
-    println!("{operations} operations: {total:?}");
+    println!("{}: {operations} operations: {total:?}", kind.name());
     assert!(total.appended > operations / 3, "{total:?}");
 }
