@@ -194,6 +194,11 @@ pub(crate) fn state(table: StateTable, key: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// State rows whose key begins with `prefix`.
+pub(crate) fn states_of(table: StateTable, prefix: &[u8]) -> KeyRange {
+    KeyRange::prefix(Table::Meta, state(table, prefix))
+}
+
 /// What a commit added.
 pub(crate) fn change(node: u16, commit_no: u64) -> Vec<u8> {
     let mut key = vec![Kind::Change as u8];

@@ -82,6 +82,7 @@ fn row_keys_are_frozen() {
     assert_eq!(hex(&feed_number(&feed("ab"))), "206162");
     assert_eq!(hex(&feed_name(258)), "210000000000000102");
     assert_eq!(hex(&state(StateTable::Token, b"k")), "22016b");
+    assert_eq!(hex(&state(StateTable::FrontEnd, b"x\0k")), "220378006b");
     assert_eq!(hex(&change(1, 2)), "2300010000000000000002");
 }
 

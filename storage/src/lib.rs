@@ -154,6 +154,8 @@ pub enum StateTable {
     Token = 1,
     /// Places of trailing projections by name.
     Checkpoint = 2,
+    /// What front ends keep of their own: name of the front end, 0, key.
+    FrontEnd = 3,
 }
 
 /// In which order to read.
@@ -261,10 +263,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Names of feeds in order, after `after`, at most `limit`.
     fn feeds(&self, after: Option<&FeedId>, limit: usize) -> Result<Vec<FeedId>, EngineError>;
 
-    /// State rows of a table whose key is above `after` (from the first when `None`), at most `limit`.
+    /// State rows of a table whose key begins with `prefix` and is above `after` (from the first when `None`), at most
+    /// `limit`.
     fn states(
         &self,
         table: StateTable,
+        prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(StateKey, Bytes)>, EngineError>;

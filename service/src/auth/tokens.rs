@@ -153,7 +153,7 @@ impl Tokens {
         };
         let mut rows = self
             .engine
-            .states(StateTable::Token, after.as_ref().map(<[u8; ID_BYTES]>::as_slice), limit + 1)
+            .states(StateTable::Token, &[], after.as_ref().map(<[u8; ID_BYTES]>::as_slice), limit + 1)
             .map_err(unavailable)?;
         let more = rows.len() > limit;
         rows.truncate(limit);

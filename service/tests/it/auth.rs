@@ -50,7 +50,7 @@ async fn tokens_are_made_listed_used_revoked_and_survive_a_restart() {
     assert_eq!(listed.len(), 2);
     assert!(listed.contains(&ann.info) && listed.contains(&brief.info));
     // Nothing stored gives the secret away.
-    for (_, value) in engine.states(StateTable::Token, None, 10).unwrap() {
+    for (_, value) in engine.states(StateTable::Token, &[], None, 10).unwrap() {
         let secret = ann.secret.expose().rsplit('_').next().unwrap().to_owned();
         assert!(!String::from_utf8_lossy(&value).contains(&secret));
     }

@@ -154,10 +154,11 @@ impl Engine for Gated {
     fn states(
         &self,
         table: StateTable,
+        prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(StateKey, Bytes)>, EngineError> {
-        self.inner.states(table, after, limit)
+        self.inner.states(table, prefix, after, limit)
     }
 
     fn state(&self, key: &StateKey) -> Result<Option<Bytes>, EngineError> {

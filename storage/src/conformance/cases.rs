@@ -341,6 +341,28 @@ pub(super) fn rows_and_ranges(make: Make<'_>, dir: &Path) {
     engine.close().unwrap();
 }
 
+/// A prefix bounds what is read on both sides, also where it ends with the largest byte.
+fn prefixes(engine: &dyn Engine) {
+    let rows = [&b"a"[..], b"b\0", b"b\0x", b"b\0\xff", b"b\0\xff\xff", b"b\x01", b"c"];
+    let group = |key: &[u8]| Group {
+        log: None,
+        state: vec![(StateKey { table: StateTable::FrontEnd, key: key.to_vec() }, Some(Bytes::new()))],
+    };
+    commit(engine, rows.into_iter().map(group).collect());
+    let names = |prefix: &[u8], after: Option<&[u8]>, limit| {
+        let rows = engine.states(StateTable::FrontEnd, prefix, after, limit).unwrap();
+        rows.into_iter().map(|(key, _)| key.key).collect::<Vec<_>>()
+    };
+    assert_eq!(names(b"", None, 99), rows);
+    assert_eq!(names(b"b\0", None, 99), rows[1..5]);
+    assert_eq!(names(b"b\0", None, 2), rows[1..3]);
+    assert_eq!(names(b"b\0", Some(b"b\0x"), 99), rows[3..5]);
+    assert_eq!(names(b"b\0", Some(b"a"), 99), rows[1..5], "what is before the prefix is not read");
+    assert_eq!(names(b"b\0", Some(b"c"), 99), [b""; 0]);
+    assert_eq!(names(b"b\0\xff", None, 99), rows[3..5]);
+    assert_eq!(names(b"d", None, 99), [b""; 0]);
+}
+
 pub(super) fn state(make: Make<'_>, dir: &Path) {
     let store = open(make, dir);
     let engine = &*store.engine();
@@ -360,21 +382,22 @@ pub(super) fn state(make: Make<'_>, dir: &Path) {
     );
     assert_eq!(engine.commit_no(), 0, "only entries are numbered");
     let names = |after: Option<&[u8]>, limit| {
-        let rows = engine.states(StateTable::Checkpoint, after, limit).unwrap();
+        let rows = engine.states(StateTable::Checkpoint, &[], after, limit).unwrap();
         rows.into_iter().map(|(key, _)| key.key).collect::<Vec<_>>()
     };
     assert_eq!(names(None, 9), [&b""[..], b"k1", b"k2"]);
     assert_eq!(names(Some(b""), 1), [b"k1"]);
     assert_eq!(names(Some(b"k1"), 9), [b"k2"]);
+    prefixes(engine);
     assert_eq!(engine.state(&token).unwrap().as_deref(), Some(&b"secret"[..]));
     commit(engine, vec![group(&token, None), state_group(b"k1", Some(b"3"))]);
     assert_eq!(engine.state(&token).unwrap(), None);
-    let rows = engine.states(StateTable::Checkpoint, None, 2).unwrap();
+    let rows = engine.states(StateTable::Checkpoint, &[], None, 2).unwrap();
     assert_eq!(&*rows[1].1, b"3");
     engine.close().unwrap();
     drop(store);
     let store = open(make, dir);
-    assert_eq!(store.engine().states(StateTable::Checkpoint, None, 9).unwrap().len(), 3);
+    assert_eq!(store.engine().states(StateTable::Checkpoint, &[], None, 9).unwrap().len(), 3);
     store.engine().close().unwrap();
 }
 

@@ -263,7 +263,7 @@ impl Run<'_> {
     }
 
     fn compare_state(&mut self) {
-        let found = self.engine().states(StateTable::Checkpoint, None, 99).unwrap();
+        let found = self.engine().states(StateTable::Checkpoint, &[], None, 99).unwrap();
         let expected: Vec<_> =
             self.model.state.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         assert_eq!(found, expected);

@@ -282,10 +282,11 @@ impl<K: Kv> Engine for LogEngine<K> {
     fn states(
         &self,
         table: StateTable,
+        prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(StateKey, Bytes)>, EngineError> {
-        self.read_states(table, after, limit)
+        self.read_states(table, prefix, after, limit)
     }
 
     fn state(&self, key: &StateKey) -> Result<Option<Bytes>, EngineError> {

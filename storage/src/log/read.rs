@@ -287,15 +287,18 @@ impl<K: Kv> LogEngine<K> {
     pub(super) fn read_states(
         &self,
         table: StateTable,
+        prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<(StateKey, Bytes)>, EngineError> {
-        let mut from = keys::state(table, after.unwrap_or_default());
-        if after.is_some() {
-            from.push(0);
+        let range = keys::states_of(table, prefix);
+        let mut from = range.from;
+        if let Some(after) = after {
+            let mut beyond = keys::state(table, after);
+            beyond.push(0);
+            from = from.max(beyond);
         }
-        let to = vec![Kind::State as u8, table as u8 + 1];
-        self.collect(&from, &to, limit, |key, value| {
+        self.collect(&from, &range.to, limit, |key, value| {
             Ok((StateKey { table, key: key[2..].to_vec() }, Bytes::copy_from_slice(value)))
         })
     }
