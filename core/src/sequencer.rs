@@ -64,6 +64,8 @@ pub struct NewGroup {
     pub entries: Vec<Entry>,
     /// Older entries whose payload is destroyed in the same batch.
     pub strip: Vec<SeqId>,
+    /// The place of the entry that answers the command.
+    pub answer: Head,
 }
 
 /// What a caller is told. `Done` is only given for entries that are durable.
@@ -201,7 +203,8 @@ impl<T> Sequencer<T> {
         };
         self.in_flight.push_back(self.head.seq);
         self.waiting.push_back(Waiting { at: self.head.seq, own: true, token, answer: Answer::Done(done) });
-        out.push(Output::Append(NewGroup { feed: self.feed.clone(), expected, entries, strip: plan.strip }));
+        let feed = self.feed.clone();
+        out.push(Output::Append(NewGroup { feed, expected, entries, strip: plan.strip, answer }));
     }
 
     /// Refusals and repeated commands rest on the state they were decided against.

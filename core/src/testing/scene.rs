@@ -214,11 +214,13 @@ impl Scene {
             payload,
         };
         let seq = entry.seq;
+        let answer = Head::of(&entry);
         self.commit(NewGroup {
             feed: feed.clone(),
             expected: head.seq,
             entries: vec![entry],
             strip: Vec::new(),
+            answer,
         });
         seq
     }
