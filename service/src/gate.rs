@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use feedlog_core::command::{Command, Principal};
 use feedlog_core::ids::{FeedId, SeqId};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::Store;
+use crate::answers::Answers;
 use crate::append::Receipt;
 use crate::clock::Moment;
 use crate::error::{ReadError, SubmitError};
 use crate::metrics;
 use crate::read::Reads;
+use crate::shard::{Asked, Mailbox, Reply};
+use crate::shelf::ShelfWrite;
 use crate::subscribe::{Attachment, Waiter};
 use crate::views::*;
 
@@ -45,8 +48,27 @@ impl Gate {
 
     /// Authorizes, decides, appends and waits for the sync. **On `Ok` it is durable.**
     pub async fn submit(&self, command: Command) -> Result<Receipt, SubmitError> {
+        self.submit_with(command, Vec::new()).await
+    }
+
+    /// As [`Gate::submit`], with rows of the front end that are written in the same batch as the entries of the command:
+    /// both or neither. A command that appends nothing (refused, or done before) writes no rows.
+    pub async fn submit_with(&self, command: Command, rows: Vec<ShelfWrite>) -> Result<Receipt, SubmitError> {
         // Only a shard that died drops a command unanswered.
-        self.hand_over(command).await?.await.unwrap_or(Err(SubmitError::Unknown))
+        self.hand_over(command, rows).await?.await.unwrap_or(Err(SubmitError::Unknown))
+    }
+
+    /// As [`Gate::submit_with`], but returns once the command is handed over; its answer comes through `answers`, in
+    /// order. On `Err` nothing was handed over and no answer comes. Dropped before it returns: likewise.
+    pub async fn submit_into(
+        &self,
+        command: Command,
+        rows: Vec<ShelfWrite>,
+        answers: &Answers,
+    ) -> Result<(), SubmitError> {
+        let (mailbox, permit) = self.room(&command, &rows).await?;
+        let reply = Reply::queued(answers.ticket(), permit);
+        mailbox.hand_over(Asked { principal: self.principal.clone(), command, rows, reply })
     }
 
     /// Many commands, in order; an answer for each. All are handed over before the first is waited for.
@@ -58,7 +80,7 @@ impl Gate {
     pub async fn submit_each(commands: Vec<(Self, Command)>) -> Vec<Result<Receipt, SubmitError>> {
         let mut waiting = Vec::with_capacity(commands.len());
         for (gate, command) in commands {
-            waiting.push(gate.hand_over(command).await);
+            waiting.push(gate.hand_over(command, Vec::new()).await);
         }
         let mut answers = Vec::with_capacity(waiting.len());
         for answer in waiting {
@@ -73,7 +95,20 @@ impl Gate {
     async fn hand_over(
         &self,
         command: Command,
+        rows: Vec<ShelfWrite>,
     ) -> Result<oneshot::Receiver<Result<Receipt, SubmitError>>, SubmitError> {
+        let (mailbox, permit) = self.room(&command, &rows).await?;
+        let (reply, answer) = Reply::one(Some(permit));
+        mailbox.hand_over(Asked { principal: self.principal.clone(), command, rows, reply })?;
+        Ok(answer)
+    }
+
+    /// The mailbox of the command's feed, and room in it.
+    async fn room(
+        &self,
+        command: &Command,
+        rows: &[ShelfWrite],
+    ) -> Result<(&Mailbox, OwnedSemaphorePermit), SubmitError> {
         let inner = &*self.store.0;
         if inner.draining.load(Ordering::Relaxed) {
             return Err(SubmitError::Unavailable("closing"));
@@ -81,10 +116,9 @@ impl Gate {
         if inner.appender.health().poisoned.load(Ordering::Relaxed) {
             return Err(SubmitError::Unavailable("an earlier sync failed"));
         }
-        inner
-            .shard(&command.feed)
-            .send(self.principal.clone(), command, inner.submit_wait, &inner.counters)
-            .await
+        let mailbox = inner.shard(&command.feed);
+        let permit = mailbox.room(command, rows, inner.submit_wait, &inner.counters).await?;
+        Ok((mailbox, permit))
     }
 
     async fn read<T: Send + 'static>(

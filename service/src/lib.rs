@@ -3,6 +3,7 @@
 //! Front ends hold only a [`Gate`]: the store as one principal may use it.
 
 pub mod admin;
+mod answers;
 mod append;
 pub mod auth;
 mod cache;
@@ -17,6 +18,7 @@ pub mod metrics;
 mod projector;
 mod read;
 mod shard;
+mod shelf;
 mod subscribe;
 pub mod views;
 
@@ -33,12 +35,14 @@ use feedlog_core::policy::Denied;
 use feedlog_storage::Engine;
 use tokio::sync::Semaphore;
 
+pub use answers::Answers;
 pub use append::Receipt;
 pub use config::{OpenError, Status, StoreConfig};
 pub use error::{ReadError, SubmitError};
 pub use gate::{Gate, WAIT_MS_MAX};
 pub use projector::{Projection, ProjectionError};
 pub use read::Reads;
+pub use shelf::{Shelf, ShelfValue, ShelfWrite};
 pub use subscribe::Attachment;
 
 use append::Appender;

@@ -53,13 +53,12 @@ impl Coalescer {
         mut reply: Reply,
         reader: &dyn Reader,
     ) -> Taken {
-        let now = |reply| Token { reply: Some(reply), merged: Vec::new() };
         let Action::MoveMarks { feed, read, received, unread_from: None } = &mut command.action else {
-            return Taken::Submit(command, now(reply));
+            return Taken::Submit(command, Token::of(reply));
         };
         // Only the owner's own moves merge, so that one decision holds for all of them.
         if self.every.is_zero() || !owns(principal, &command.feed) {
-            return Taken::Submit(command, now(reply));
+            return Taken::Submit(command, Token::of(reply));
         }
         let key = (command.feed.clone(), feed.clone());
         // A move that would be refused must not take others with it.
@@ -87,9 +86,9 @@ impl Coalescer {
                 let place = Held { principal: principal.clone(), received: SeqId::ZERO, replies: Vec::new() };
                 self.due.push_back((Moment::now(), key.clone()));
                 self.places.insert(key, place);
-                Taken::Submit(command, now(reply))
+                Taken::Submit(command, Token::of(reply))
             }
-            _ => Taken::Submit(command, now(reply)),
+            _ => Taken::Submit(command, Token::of(reply)),
         }
     }
 

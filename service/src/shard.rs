@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,12 +18,14 @@ use feedlog_core::sequencer::Answer;
 use feedlog_storage::{Committed, EngineError, Group, LogPart};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
+use crate::answers::Ticket;
 use crate::append::{Appender, Receipt, answer};
 use crate::cache::{ShardReader, is_cached};
 use crate::clock::Clock;
 use crate::error::SubmitError;
 use crate::marks::{Coalescer, Taken};
 use crate::metrics::Counters;
+use crate::shelf::ShelfWrite;
 use crate::subscribe::Hub;
 
 /// Inputs that are taken before marks that are due are looked at.
@@ -34,19 +36,50 @@ const PLACE_BYTES: usize = 16 * 1024;
 
 /// Whom to answer, and the room in the mailbox that the command takes until then.
 pub(crate) struct Reply {
-    sender: oneshot::Sender<Result<Receipt, SubmitError>>,
+    caller: Caller,
     permit: Option<OwnedSemaphorePermit>,
 }
 
+/// Who waits for the answer. Dropped by a shard that died, either tells that the outcome is unknown.
+enum Caller {
+    One(oneshot::Sender<Result<Receipt, SubmitError>>),
+    /// A connection, which takes its answers in order.
+    Queue(Ticket),
+}
+
 impl Reply {
+    /// A caller that waits for this answer alone.
+    pub(crate) fn one(
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> (Self, oneshot::Receiver<Result<Receipt, SubmitError>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { caller: Caller::One(sender), permit }, receiver)
+    }
+
+    /// A caller that takes its answers in order.
+    pub(crate) fn queued(ticket: Ticket, permit: OwnedSemaphorePermit) -> Self {
+        Self { caller: Caller::Queue(ticket), permit: Some(permit) }
+    }
+
     /// Gives back the room in the mailbox while the command waits elsewhere.
     pub(crate) fn release(&mut self) {
         self.permit = None;
     }
 
     pub(crate) fn send(self, result: Result<Receipt, SubmitError>) {
-        // A caller that went away needs no answer; its command stands.
-        let _ = self.sender.send(result);
+        match self.caller {
+            // A caller that went away needs no answer; its command stands.
+            Caller::One(sender) => drop(sender.send(result)),
+            Caller::Queue(ticket) => ticket.answer(result),
+        }
+    }
+
+    /// The command was not handed over, and the caller is told otherwise.
+    fn withdraw(self) {
+        match self.caller {
+            Caller::One(_) => {}
+            Caller::Queue(ticket) => ticket.withdraw(),
+        }
     }
 }
 
@@ -58,6 +91,11 @@ pub(crate) struct Token {
 }
 
 impl Token {
+    /// One who is answered alone.
+    pub(crate) fn of(reply: Reply) -> Self {
+        Self { reply: Some(reply), merged: Vec::new() }
+    }
+
     fn send(self, result: Result<Receipt, SubmitError>) {
         for reply in self.merged {
             reply.send(result.clone());
@@ -68,8 +106,17 @@ impl Token {
     }
 }
 
+/// A command on its way to its shard.
+pub(crate) struct Asked {
+    pub(crate) principal: Arc<Principal>,
+    pub(crate) command: Command,
+    /// Rows of the front end that are written with the entries of the command, if it makes any.
+    pub(crate) rows: Vec<ShelfWrite>,
+    pub(crate) reply: Reply,
+}
+
 pub(crate) enum Input {
-    Command(Arc<Principal>, Command, Reply),
+    Command(Asked),
     /// What became of a group at the committer.
     Settled(Flight, Result<Committed, EngineError>),
     /// Forget everything about a feed that is not in flight: its rows were replaced.
@@ -99,35 +146,34 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
-    /// Hands over a command; waits at most `wait` for room.
-    pub(crate) async fn send(
+    /// Room for a command; waits for it at most `wait`.
+    pub(crate) async fn room(
         &self,
-        principal: Arc<Principal>,
-        command: Command,
+        command: &Command,
+        rows: &[ShelfWrite],
         wait: Duration,
         counters: &Counters,
-    ) -> Result<oneshot::Receiver<Result<Receipt, SubmitError>>, SubmitError> {
-        let weight = self.weight(&command);
-        let permit = match self.room.clone().try_acquire_many_owned(weight) {
-            Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(SubmitError::Unavailable("closing")),
+    ) -> Result<OwnedSemaphorePermit, SubmitError> {
+        let weight = self.weight(command, rows);
+        match self.room.clone().try_acquire_many_owned(weight) {
+            Ok(permit) => Ok(permit),
+            Err(TryAcquireError::Closed) => Err(SubmitError::Unavailable("closing")),
             Err(TryAcquireError::NoPermits) => {
                 counters.waited.increment(1);
                 self.waiting.fetch_add(1, Ordering::Relaxed);
                 let permit = tokio::time::timeout(wait, self.room.clone().acquire_many_owned(weight)).await;
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 match permit {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(SubmitError::Unavailable("closing")),
-                    Err(_) => return Err(SubmitError::Unavailable("too many commands are waiting")),
+                    Ok(Ok(permit)) => Ok(permit),
+                    Ok(Err(_)) => Err(SubmitError::Unavailable("closing")),
+                    Err(_) => Err(SubmitError::Unavailable("too many commands are waiting")),
                 }
             }
-        };
-        self.hand_over(principal, command, Some(permit))
+        }
     }
 
     /// Places that a command takes: one, and more for a large payload, so that a full mailbox is bounded in bytes too.
-    fn weight(&self, command: &Command) -> u32 {
+    fn weight(&self, command: &Command, rows: &[ShelfWrite]) -> u32 {
         let payload = match &command.action {
             Action::SendMessage(draft) => draft.payload.len(),
             Action::EditMessage { payload, .. }
@@ -135,7 +181,8 @@ impl Mailbox {
             | Action::Notify { payload, .. } => payload.len(),
             _ => 0,
         };
-        u32::try_from((1 + payload / PLACE_BYTES).min(self.room_max)).unwrap_or(1)
+        let bytes = payload + rows.iter().map(ShelfWrite::size).sum::<usize>();
+        u32::try_from((1 + bytes / PLACE_BYTES).min(self.room_max)).unwrap_or(1)
     }
 
     /// Hands over a command of the service itself, whatever waits.
@@ -144,20 +191,22 @@ impl Mailbox {
         principal: Arc<Principal>,
         command: Command,
     ) -> Result<oneshot::Receiver<Result<Receipt, SubmitError>>, SubmitError> {
-        self.hand_over(principal, command, None)
+        let (reply, answer) = Reply::one(None);
+        self.hand_over(Asked { principal, command, rows: Vec::new(), reply })?;
+        Ok(answer)
     }
 
-    fn hand_over(
-        &self,
-        principal: Arc<Principal>,
-        command: Command,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<oneshot::Receiver<Result<Receipt, SubmitError>>, SubmitError> {
-        let (sender, receiver) = oneshot::channel();
-        self.inputs
-            .send(Input::Command(principal, command, Reply { sender, permit }))
-            .map_err(|_| SubmitError::Unavailable("closing"))?;
-        Ok(receiver)
+    /// Hands over a command that has room. On `Err` it was not, and nothing answers it.
+    pub(crate) fn hand_over(&self, asked: Asked) -> Result<(), SubmitError> {
+        match self.inputs.send(Input::Command(asked)) {
+            Ok(()) => Ok(()),
+            Err(SendError(input)) => {
+                if let Input::Command(asked) = input {
+                    asked.reply.withdraw();
+                }
+                Err(SubmitError::Unavailable("closing"))
+            }
+        }
     }
 
     pub(crate) fn input(&self, input: Input) {
@@ -277,11 +326,15 @@ impl Shard {
 
     fn apply(&mut self, input: Input) {
         match input {
-            Input::Command(principal, command, reply) => {
+            Input::Command(Asked { principal, command, rows, reply }) if rows.is_empty() => {
                 match self.coalescer.take(&principal, command, reply, &self.setting.reader) {
                     Taken::Held => {}
-                    Taken::Submit(command, token) => self.submit(&principal, command, token),
+                    Taken::Submit(command, token) => self.submit(&principal, command, Vec::new(), token),
                 }
+            }
+            // Rows go with the entry of their own command: it is never merged into another.
+            Input::Command(Asked { principal, command, rows, reply }) => {
+                self.submit(&principal, command, rows, Token::of(reply));
             }
             Input::Settled(flight, result) => {
                 self.in_flight -= 1;
@@ -304,12 +357,12 @@ impl Shard {
 
     fn write_due_marks(&mut self, all: bool) {
         for (principal, command, token) in self.coalescer.due(all) {
-            self.submit(&principal, command, token);
+            self.submit(&principal, command, Vec::new(), token);
         }
     }
 
     /// Fetch, authorize, decide, sequence, project; the groups wait for the end of the round.
-    fn submit(&mut self, principal: &Principal, command: Command, token: Token) {
+    fn submit(&mut self, principal: &Principal, command: Command, rows: Vec<ShelfWrite>, token: Token) {
         let now_ms = self.setting.clock.now_ms();
         let span = tracing::debug_span!("decide", feed_id = command.feed.as_str());
         let _in_span = span.enter();
@@ -341,11 +394,11 @@ impl Shard {
         if let Err((token, error)) = result {
             token.send(Err(reading_failed(&error)));
         }
-        self.carry_out();
+        self.carry_out(rows);
     }
 
-    /// Does what lanes want done.
-    fn carry_out(&mut self) {
+    /// Does what lanes want done. A command makes one group at most, and `shelf` is written with it.
+    fn carry_out(&mut self, mut shelf: Vec<ShelfWrite>) {
         for step in self.steps.drain(..) {
             match step {
                 Step::Reply(token, what) => {
@@ -367,6 +420,8 @@ impl Shard {
                             _ => {}
                         }
                     }
+                    let state =
+                        std::mem::take(&mut shelf).into_iter().map(|row| row.at(group.answer)).collect();
                     let last = group.entries.last().map_or(group.expected, |entry| entry.seq);
                     let flight = Flight { feed: group.feed.clone(), last, rows: kept, joined };
                     let log = Some(LogPart {
@@ -377,7 +432,7 @@ impl Shard {
                         strip: group.strip,
                     });
                     self.in_flight += 1;
-                    self.setting.appender.append(Group { log, state: Vec::new() }, flight, &self.inputs);
+                    self.setting.appender.append(Group { log, state }, flight, &self.inputs);
                 }
             }
         }
@@ -403,7 +458,7 @@ impl Shard {
             // INVARIANT I-7: the lane loads the feed again before it decides anything more.
             Err(_) => slot.lane.refused(flight.last, &mut self.steps),
         }
-        self.carry_out();
+        self.carry_out(Vec::new());
     }
 
     /// Keeps the number of lanes bounded: drops idle ones that were not used since they were last looked at.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod answers;
 mod attaching;
 mod auth;
 mod faults;
@@ -10,4 +11,5 @@ mod maintenance;
 mod marks;
 mod oracle;
 mod sending;
+mod shelf;
 mod world;

@@ -28,6 +28,8 @@ pub(crate) struct Gated {
     /// Whether `reopen` helps.
     pub(crate) curable: AtomicBool,
     pub(crate) commits: AtomicUsize,
+    /// Whoever reads the state of this feed dies.
+    pub(crate) deadly: Mutex<Option<FeedId>>,
 }
 
 #[derive(Default)]
@@ -59,6 +61,7 @@ impl Gated {
             poisoned: AtomicBool::new(false),
             curable: AtomicBool::new(false),
             commits: AtomicUsize::new(0),
+            deadly: Mutex::default(),
         })
     }
 
@@ -134,6 +137,10 @@ impl Engine for Gated {
     }
 
     fn row(&self, key: &RowKey) -> Result<Option<RowValue>, EngineError> {
+        let deadly = self.deadly.lock().unwrap().clone();
+        if let (RowKey::Feed(feed), Some(deadly)) = (key, deadly) {
+            assert_ne!(*feed, deadly, "injected");
+        }
         self.inner.row(key)
     }
 
