@@ -1,0 +1,4 @@
+//! Tests of the bytes of MQTT.
+
+mod round_trip;
+mod samples;
