@@ -38,10 +38,10 @@ check_deny() {
     fi
     deny=("$tools/bin/cargo-deny")
   fi
-  "${deny[@]}" --locked check bans licenses sources
+  "${deny[@]}" --locked --workspace check bans licenses sources
   # Advisories need RustSec's database, which is fetched over the network; a machine without it says so and goes on.
   if compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-db*/*/.git" >/dev/null; then
-    "${deny[@]}" --locked check --disable-fetch advisories
+    "${deny[@]}" --locked --workspace check --disable-fetch advisories
   else
     echo "advisories: NOT CHECKED, no database at hand (fetch one with: cargo deny fetch db)"
   fi

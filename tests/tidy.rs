@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What each crate may use of ours, all of it; `docs/ARCHITECTURE.md` has the reasons.
-const EDGES: [(&str, &[&str]); 6] = [
+const EDGES: [(&str, &[&str]); 7] = [
     ("feedlog-core", &[]),
     ("feedlog-storage", &["feedlog-core"]),
     ("feedlog-migrations", &["feedlog-storage", "feedlog-core"]),
     ("feedlog-service", &["feedlog-migrations", "feedlog-storage", "feedlog-core"]),
     // No line for storage or migrations: a front end cannot bypass the core even by mistake.
     ("feedlog-api", &["feedlog-service", "feedlog-core"]),
+    // A client like every other: it sees of feedlog what MQTT shows.
+    ("feedlog-egress", &[]),
     ("feedlog", &["feedlog-api", "feedlog-service", "feedlog-migrations", "feedlog-storage", "feedlog-core"]),
 ];
 
@@ -23,10 +25,11 @@ const EDGES: [(&str, &[&str]); 6] = [
 const CORE_MAY_USE: [&str; 2] = ["bytes", "thiserror"];
 
 /// A library, the only crate that may depend on it, and the only places that may name it.
-const CONFINED: [(&str, &str, &[&str]); 3] = [
+const CONFINED: [(&str, &str, &[&str]); 4] = [
     ("bincode", "feedlog-storage", &["storage/src/format"]),
     ("sled", "feedlog-storage", &["storage/src/sled.rs", "storage/src/sled/"]),
     ("rocksdb", "feedlog-storage", &["storage/src/rocks.rs", "storage/src/rocks/"]),
+    ("rumqttd", "feedlog-egress", &["egress/"]),
 ];
 
 /// What proves a stage of a message's way, and the files that may make it: `Type { …` or a call.
@@ -211,7 +214,7 @@ fn no_crate_is_unsafe_or_without_the_shared_lints() {
     let mut problems = Vec::new();
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     assert!(manifest.contains("unsafe_code = \"forbid\""));
-    for member in ["", "core", "storage", "migrations", "service", "api"] {
+    for member in ["", "core", "storage", "migrations", "service", "api", "egress"] {
         let text = fs::read_to_string(root().join(member).join("Cargo.toml")).unwrap();
         if !text.contains("[lints]\nworkspace = true") {
             problems.push(format!("{member}/Cargo.toml: the shared lints are not inherited"));
@@ -265,6 +268,7 @@ fn what_the_documents_name_exists() {
                 "migrations/",
                 "service/",
                 "api/",
+                "egress/",
                 "src/",
                 "tests/",
                 "docs/",
