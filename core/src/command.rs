@@ -219,6 +219,8 @@ pub struct Draft {
     pub expires_ms: Option<TimeMs>,
     /// Written by a bot.
     pub auto: bool,
+    /// What the front end wants handed back to its own kind, see [`crate::event::Message::carried`]. Empty: nothing.
+    pub carried: Bytes,
     /// Refuse unless the feed's head is this.
     pub expect_head: Option<SeqId>,
     /// Creates the feed when absent (open and direct feeds, and personal ones by services).

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 
 use crate::event::{Event, Message};
-use crate::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
+use crate::ids::{Digest, FeedId, Ordinal, SeqId, TimeMs, Uid};
 
-/// The bytes beside an event.
+/// Bytes of users that can be hidden, and destroyed while the event and its hash stay.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Payload {
-    /// The event has none.
+    /// There are none.
     None,
     /// As received; stored and handed on without re-encoding.
     Bytes(Bytes),
@@ -20,6 +20,23 @@ pub enum Payload {
 }
 
 impl Payload {
+    /// These bytes, or nothing when there are none.
+    pub fn if_any(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::None } else { Self::Bytes(bytes) }
+    }
+
+    /// How many bytes are here.
+    pub fn size(&self) -> usize {
+        self.bytes().map_or(0, Bytes::len)
+    }
+
+    /// The tombstone: the hash stands for the bytes.
+    pub fn strip(&mut self, digest: Digest) {
+        if let Self::Bytes(bytes) = self {
+            *self = Self::Stripped { hash: digest(bytes) };
+        }
+    }
+
     /// The bytes, when they are still here.
     pub fn bytes(&self) -> Option<&Bytes> {
         match self {
@@ -63,6 +80,27 @@ impl Entry {
     /// Whether it is a message, so that its ordinal is its own.
     pub fn is_message(&self) -> bool {
         self.event.is_message()
+    }
+
+    /// Bytes of users beside the event: the payload, and what a front end has carried with a message.
+    pub fn size(&self) -> usize {
+        self.payload.size() + self.message().map_or(0, |message| message.carried.size())
+    }
+
+    /// Hides the payload, and what a front end has carried with it.
+    pub fn hide(&mut self) {
+        self.payload = Payload::None;
+        if let Event::MessageSent(message) = &mut self.event {
+            message.carried = Payload::None;
+        }
+    }
+
+    /// Destroys the payload, and what a front end has carried with it; their hashes stay.
+    pub fn strip(&mut self, digest: Digest) {
+        self.payload.strip(digest);
+        if let Event::MessageSent(message) = &mut self.event {
+            message.carried.strip(digest);
+        }
     }
 
     /// What travels round the payload, when it is a message.

@@ -1,10 +1,11 @@
 //! Facts, in the past tense. An event becomes an [`crate::entry::Entry`] when it gets its place in a feed.
 //!
-//! Payload bytes are not part of an event: they travel beside it (see [`crate::entry::Payload`]), so that they can
-//! be erased while the event and its hash stay.
+//! Payload bytes are not part of an event: they travel beside it (see [`Payload`]), so that they can be erased while the
+//! event and its hash stay. What a front end has carried with a message can be erased likewise.
 
 use std::sync::Arc;
 
+use crate::entry::Payload;
 use crate::ids::{ClientMsgId, Ordinal, ReactionKey, SeqId, TimeMs, Uid};
 
 /// Who may read and write a feed.
@@ -102,6 +103,9 @@ pub struct Message {
     pub expires_ms: Option<TimeMs>,
     /// Written by a bot or an automatic reply.
     pub auto: bool,
+    /// What the front end that took the message wants handed back to its own kind; the first byte says which front end.
+    /// Never looked into here, and not part of what a repeated message must equal. Hidden and destroyed with the payload.
+    pub carried: Payload,
 }
 
 /// The uid in `mentions` that addresses every member.

@@ -251,7 +251,9 @@ impl Case<'_> {
 
     /// Bounds that hold for every command.
     fn fits(&self, action: &Action) -> Result<(), Rejected> {
-        use limits::{CONTENT_TYPE_BYTES_MAX, META_BYTES_MAX, REASON_BYTES_MAX, TITLE_BYTES_MAX};
+        use limits::{
+            CARRIED_BYTES_MAX, CONTENT_TYPE_BYTES_MAX, META_BYTES_MAX, REASON_BYTES_MAX, TITLE_BYTES_MAX,
+        };
         if self.context.head.seq.0 + ENTRIES_PER_COMMAND_MAX > SeqId::MAX.0 {
             return Err(Rejected::Rule("the feed is full"));
         }
@@ -284,6 +286,9 @@ impl Case<'_> {
             }
             Action::SendMessage(draft) => {
                 draft.create.as_ref().map_or(Ok(()), created)?;
+                if draft.carried.len() > CARRIED_BYTES_MAX {
+                    return Err(Rejected::TooLarge { max: CARRIED_BYTES_MAX });
+                }
                 body(&draft.content_type, &draft.payload)
             }
             Action::Broadcast { content_type, payload, create } => {

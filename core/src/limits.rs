@@ -20,6 +20,8 @@ pub const REASON_BYTES_MAX: usize = 1024;
 pub const PAYLOAD_BYTES_DEFAULT: usize = 1 << 20;
 /// Largest payload that can be configured.
 pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
+/// Most bytes that a front end has carried with a message: every property that an MQTT message can have, and some more.
+pub const CARRIED_BYTES_MAX: usize = 70_000;
 /// Most mentions in one message.
 pub const MENTIONS_MAX: usize = 100;
 /// Most members named when a feed is created.

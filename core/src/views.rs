@@ -9,7 +9,7 @@ use crate::rows::Fate;
 pub struct View {
     /// The entry. Its payload is `Payload::None` when this reader may not see it: recalled messages, edits of
     /// recalled messages. For an edited message it is the payload of the newest edit, and a `MessageSent` carries the
-    /// content type of that edit.
+    /// content type of that edit. What a front end has carried with a message is hidden with its payload.
     pub entry: Entry,
     /// The previous entry that this reader was entitled to, 0 when there is none.
     pub prev_seq: SeqId,

@@ -6,11 +6,12 @@
 //!   `step_0002_*.rs` and so on; layout 1 is the first.
 //!
 //! `golden/` holds bytes written by every released version, never edited; the tests here and in `feedlog-storage` open them
-//! with today's code (P12). Version 1 is the first: there is no upcaster and no step yet.
+//! with today's code (P12). Both versions of the stored event, 1 and 2, are still written, each where it is the oldest
+//! that can hold the event: so there is no upcaster yet, and no step.
 
 use feedlog_storage::{LayoutStep, OpenError, OpenOptions, Store, Upcasters};
 
-/// The upcaster of every older version of the stored event.
+/// The upcaster of every version of the stored event that is not written any more.
 pub fn upcasters() -> Upcasters {
     Upcasters::new(Vec::new())
 }

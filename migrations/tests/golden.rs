@@ -1,6 +1,7 @@
-//! Data written by version 1 opens with today's code: the same entries, hashes and rows, and verify finds nothing (P12).
+//! Data written by every version opens with today's code: the same entries, hashes and rows, and verify finds nothing
+//! (P12).
 //!
-//! `golden/v1/<engine>` are data directories. They are never edited; `cargo test -p feedlog-migrations --features … -- --ignored`
+//! `golden/<version>/<engine>` are data directories. They are never edited; `cargo test -p feedlog-migrations --features … -- --ignored`
 //! wrote them once, from `story`, and would write those of a new version beside them.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test
@@ -18,7 +19,19 @@ use feedlog_storage::{
     Direction, Engine, EngineKind, Group, LogPart, OpenOptions, Record, RowRange, StateKey, StateTable, Store,
 };
 
-fn golden(version: &str, engine: EngineKind) -> PathBuf {
+/// Which versions of the stored event there are in the data.
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    V1,
+    /// Messages carry something, and a front end keeps a row.
+    V2,
+}
+
+fn golden(version: Version, engine: EngineKind) -> PathBuf {
+    let version = match version {
+        Version::V1 => "v1",
+        Version::V2 => "v2",
+    };
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(version).join(engine.name())
 }
 
@@ -48,11 +61,17 @@ fn message(id: &str) -> Message {
         sent_ms: Some(1_700_000_000_000),
         expires_ms: None,
         auto: false,
+        carried: Payload::None,
     }
 }
 
 /// Feeds of every kind, with what can happen in them.
-fn story() -> Vec<Vec<(Uid, Event, Payload)>> {
+fn story(version: Version) -> Vec<Vec<(Uid, Event, Payload)>> {
+    let carrying = |id, bytes: &'static [u8]| {
+        let carried =
+            if version == Version::V1 { Payload::None } else { Payload::Bytes(Bytes::from_static(bytes)) };
+        Event::MessageSent(Message { carried, ..message(id) })
+    };
     let text = |text: &'static str| Payload::Bytes(Bytes::from_static(text.as_bytes()));
     let created = |kind, pair| Event::FeedCreated {
         kind,
@@ -64,7 +83,7 @@ fn story() -> Vec<Vec<(Uid, Event, Payload)>> {
     };
     let (anna, bob) = (uid("anna"), uid("bob"));
     let group = feed("team");
-    let group_story = vec![
+    let mut group_story = vec![
         (anna.clone(), created(FeedKind::Group, None), Payload::None),
         (anna.clone(), Event::MemberJoined { uid: anna.clone(), role: Role::Owner }, Payload::None),
         (bob.clone(), Event::JoinRequested { reason: Some(Arc::from("please")) }, Payload::None),
@@ -105,9 +124,16 @@ fn story() -> Vec<Vec<(Uid, Event, Payload)>> {
         (anna.clone(), Event::HoldPlaced { hold: Arc::from("case 7") }, Payload::None),
         (anna.clone(), Event::RoleChanged { uid: bob.clone(), role: Role::Admin }, Payload::None),
     ];
+    if version != Version::V1 {
+        group_story.push((
+            bob.clone(),
+            carrying("4", b"\x01\x03\x00\x0atext/plain"),
+            text("with properties"),
+        ));
+    }
     let direct_story = vec![
         (anna.clone(), created(FeedKind::Direct, Some((anna.clone(), bob.clone()))), Payload::None),
-        (anna.clone(), Event::MessageSent(message("1")), text("\"\u{4f60}\u{597d}\"")),
+        (anna.clone(), carrying("1", b"\x01erased too"), text("\"\u{4f60}\u{597d}\"")),
         (
             anna.clone(),
             Event::MessagesErased { targets: vec![(SeqId(2), Ordinal(1))], reason: Some(Arc::from("law")) },
@@ -154,10 +180,10 @@ fn feeds() -> Vec<FeedId> {
 }
 
 /// The entries of the story with their places.
-fn entries() -> Vec<Vec<Entry>> {
+fn entries(version: Version) -> Vec<Vec<Entry>> {
     feeds()
         .into_iter()
-        .zip(story())
+        .zip(story(version))
         .map(|(feed, story)| {
             let mut ordinal = Ordinal(0);
             story
@@ -204,9 +230,9 @@ impl Rows for Gather<'_> {
 }
 
 /// Plays the story into an empty store.
-fn write(store: &Store) {
+fn write(version: Version, store: &Store) {
     let engine = store.engine();
-    for entries in entries() {
+    for entries in entries(version) {
         let mut fold = Fold::default();
         for entry in entries {
             let mut rows = Gather { engine: &*engine, own: Vec::new() };
@@ -226,9 +252,18 @@ fn write(store: &Store) {
             engine.commit(vec![group]).into_iter().for_each(|answer| drop(answer.unwrap()));
         }
     }
-    let key = StateKey { table: StateTable::Token, key: b"token".to_vec() };
-    let group = Group { log: None, state: vec![(key, Some(Bytes::from_static(b"value")))] };
-    engine.commit(vec![group]).into_iter().for_each(|answer| drop(answer.unwrap()));
+    for (key, value) in states(version) {
+        let group = Group { log: None, state: vec![(key, Some(value))] };
+        engine.commit(vec![group]).into_iter().for_each(|answer| drop(answer.unwrap()));
+    }
+}
+
+fn states(version: Version) -> Vec<(StateKey, Bytes)> {
+    let row = |table, key: &[u8]| (StateKey { table, key: key.to_vec() }, Bytes::from_static(b"value"));
+    match version {
+        Version::V1 => vec![row(StateTable::Token, b"token")],
+        Version::V2 => vec![row(StateTable::Token, b"token"), row(StateTable::FrontEnd, b"mqtt\0key")],
+    }
 }
 
 fn records(store: &Store) -> Vec<Vec<Record>> {
@@ -270,21 +305,31 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn data_of_version_1_opens() {
+    opens(Version::V1, 23);
+}
+
+#[test]
+fn data_of_version_2_opens() {
+    opens(Version::V2, 24);
+}
+
+fn opens(version: Version, entries: u64) {
     for engine in on_disk() {
         let dir = tempfile::tempdir().unwrap();
-        copy(&golden("v1", engine), &dir.path().join("store"));
+        copy(&golden(version, engine), &dir.path().join("store"));
         let old = open(&dir.path().join("store"), engine);
         let new = open(&dir.path().join("new"), engine);
-        write(&new);
+        write(version, &new);
         assert_eq!(records(&old), records(&new), "{engine:?}");
         assert_eq!(rows(&old), rows(&new), "{engine:?}");
         assert!(rows(&old).len() >= 12, "{engine:?}");
         assert_eq!(old.engine().changes(0, 99).unwrap(), new.engine().changes(0, 99).unwrap());
-        let token = StateKey { table: StateTable::Token, key: b"token".to_vec() };
-        assert_eq!(old.engine().state(&token).unwrap().as_deref(), Some(&b"value"[..]));
+        for (key, value) in states(version) {
+            assert_eq!(old.engine().state(&key).unwrap(), Some(value), "{key:?}");
+        }
         let report = old.verify(&mut |_| {}).unwrap();
         assert_eq!(report.damage, None, "{engine:?}");
-        assert_eq!((report.feeds, report.entries), (4, 23));
+        assert_eq!((report.feeds, report.entries), (4, entries));
         old.engine().close().unwrap();
         new.engine().close().unwrap();
     }
@@ -292,10 +337,11 @@ fn data_of_version_1_opens() {
 
 #[test]
 fn there_is_an_upcaster_for_every_older_version_and_a_step_for_every_layout() {
+    let versions = (feedlog_storage::EVENT_VERSION_OLDEST, feedlog_storage::EVENT_VERSION);
     assert_eq!(
-        feedlog_storage::EVENT_VERSION,
-        1,
-        "a new version needs an upcaster, golden bytes and this line"
+        versions,
+        (1, 2),
+        "a new version needs golden bytes and this line, one no longer written an upcaster"
     );
     let numbers: Vec<u32> = feedlog_migrations::layout_steps().iter().map(|step| step.number()).collect();
     let expected: Vec<u32> = (2..2 + numbers.len() as u32).collect();
@@ -306,14 +352,15 @@ fn there_is_an_upcaster_for_every_older_version_and_a_step_for_every_layout() {
 #[test]
 #[ignore = "writes golden data"]
 fn write_golden_data() {
+    let version = Version::V2;
     for engine in on_disk() {
-        let dir = golden("v1", engine);
+        let dir = golden(version, engine);
         if dir.exists() {
             continue;
         }
         let scratch = tempfile::tempdir().unwrap();
         let store = open(&scratch.path().join("live"), engine);
-        write(&store);
+        write(version, &store);
         store.engine().close().unwrap();
         drop(store);
         // Opened once more, so that everything lies in its place and not in a log.

@@ -175,7 +175,7 @@ impl Mailbox {
     /// Places that a command takes: one, and more for a large payload, so that a full mailbox is bounded in bytes too.
     fn weight(&self, command: &Command, rows: &[ShelfWrite]) -> u32 {
         let payload = match &command.action {
-            Action::SendMessage(draft) => draft.payload.len(),
+            Action::SendMessage(draft) => draft.payload.len() + draft.carried.len(),
             Action::EditMessage { payload, .. }
             | Action::Broadcast { payload, .. }
             | Action::Notify { payload, .. } => payload.len(),

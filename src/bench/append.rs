@@ -78,6 +78,7 @@ pub(super) fn message(feed: &FeedId, payload: Bytes, id: &str) -> Command {
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Bytes::new(),
         expect_head: None,
         create: None,
     };

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use feedlog_core::entry::Entry;
 use feedlog_core::rows::RowKey;
 
 use crate::{Committed, Engine, EngineError, Group};
@@ -276,8 +277,7 @@ fn weight(group: &Group) -> usize {
     const ENTRY: usize = 256;
     const ROW: usize = 64;
     let log = group.log.as_ref().map_or(0, |part| {
-        let payloads: usize =
-            part.entries.iter().map(|entry| entry.payload.bytes().map_or(0, bytes::Bytes::len)).sum();
+        let payloads: usize = part.entries.iter().map(Entry::size).sum();
         let rows = part.rows.iter().filter(|(key, _)| !matches!(key, RowKey::Feed(_))).count();
         payloads + part.entries.len() * ENTRY + rows * ROW
     });

@@ -45,7 +45,7 @@ use feedlog_core::rows::{RowKey, RowValue};
 
 pub use commit_queue::{CommitQueue, Observer, QueueLimits, Reply, Round};
 pub use dir::{FORMAT_VERSION, LAYOUT_VERSION, engine_of};
-pub use format::{DecodeError, EVENT_VERSION, Upcast, Upcasters, chain_hash};
+pub use format::{DecodeError, EVENT_VERSION, EVENT_VERSION_OLDEST, Upcast, Upcasters, chain_hash};
 pub use kv::Table;
 pub use layout::{LayoutStep, RawTables};
 pub use rebuild::RebuildReport;

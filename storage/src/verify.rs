@@ -245,7 +245,7 @@ pub(crate) fn check_entries<K: Kv>(
         let (entry, node, commit_no) = feed.check(log, &key, &value, seq)?;
         report.entries += 1;
         report.messages += u64::from(entry.event.is_message());
-        report.payload_bytes += entry.payload.bytes().map_or(0, |bytes| bytes.len() as u64);
+        report.payload_bytes += entry.payload.size() as u64;
         if covered.lowest.get(&node).is_some_and(|lowest| commit_no >= *lowest) {
             *covered.entries.entry(node).or_default() += 1;
         }

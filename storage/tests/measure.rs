@@ -107,6 +107,7 @@ impl Story {
             sent_ms: None,
             expires_ms: None,
             auto: false,
+            carried: Payload::None,
         };
         entry(seq, Event::MessageSent(message), Payload::Bytes(text));
         self.heads[feed_at] = seq;

@@ -61,6 +61,7 @@ impl Case<'_> {
             sent_ms: draft.sent_ms,
             expires_ms: draft.expires_ms,
             auto: draft.auto,
+            carried: Payload::if_any(draft.carried),
         });
         self.first_append(message, Payload::Bytes(draft.payload), draft.create.as_ref())
     }

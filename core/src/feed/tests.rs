@@ -48,6 +48,7 @@ fn i5_a_retry_gets_the_first_place_and_another_body_is_refused() {
         draft.reply_to = None;
         draft.to_reply = Some(true);
         draft.expires_ms = Some(1_000_000);
+        draft.carried = Bytes::from_static(b"\x01first");
     };
     let seq = scene.does("carol", &feed, send_with("hello", original));
     let retry = |change: fn(&mut Draft)| {
@@ -62,6 +63,8 @@ fn i5_a_retry_gets_the_first_place_and_another_body_is_refused() {
     let cases: Vec<(Change, &str)> = vec![
         (|_| {}, &again),
         (|d| d.sent_ms = Some(5), &again),
+        (|d| d.carried = Bytes::from_static(b"\x01second"), &again),
+        (|d| d.carried = Bytes::new(), &again),
         (|d| d.seen_seq = Some(SeqId(1)), &again),
         // Dedup comes before `expect_head`.
         (|d| d.expect_head = Some(SeqId(1)), &again),
@@ -101,6 +104,8 @@ fn strip(scene: &mut Scene, feed: &FeedId, seq: SeqId) {
     let entry = &mut scene.store.logs.get_mut(feed).unwrap()[seq.0 as usize - 1];
     assert!(matches!(entry.payload, Payload::Stripped { .. }), "the plan strips what it erases");
     assert_eq!(entry.payload, Payload::Stripped { hash: toy_digest(b"hello") });
+    let carried = entry.message().map(|message| &message.carried);
+    assert_eq!(carried, Some(&Payload::Stripped { hash: toy_digest(b"\x01first") }));
 }
 
 #[test]
@@ -148,6 +153,19 @@ fn a_message_is_checked_against_the_feed() {
             ("carol", sized(0), "MessageSent"),
         ],
     );
+    let carrying = |bytes: usize| send_with("x", |d| d.carried = Bytes::from(vec![1; bytes]));
+    let max = crate::limits::CARRIED_BYTES_MAX;
+    check(
+        &scene,
+        &feed,
+        vec![
+            ("carol", carrying(max), "MessageSent"),
+            ("carol", carrying(max + 1), "the payload is larger than 70000 bytes"),
+        ],
+    );
+    let carried = |bytes| sent_by(&scene, "carol", &feed, carrying(bytes)).carried;
+    assert_eq!(carried(0), Payload::None);
+    assert_eq!(carried(2), Payload::Bytes(Bytes::from_static(&[1, 1])));
 }
 
 #[test]

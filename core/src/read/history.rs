@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::entry::{Entry, Payload};
+use crate::entry::Entry;
 use crate::event::Event;
 use crate::ids::{FeedId, Ordinal, SeqId, TimeMs};
 use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
@@ -165,7 +165,7 @@ impl Scan<'_> {
                     continue;
                 }
                 scanned += 1;
-                let size = entry.payload.bytes().map_or(0, bytes::Bytes::len);
+                let size = entry.size();
                 if bytes > 0 && bytes + size > PAGE_BYTES_MAX {
                     return Ok(covered);
                 }
@@ -216,7 +216,7 @@ impl Scan<'_> {
                     break 'reading;
                 }
                 scanned += 1;
-                let size = entry.payload.bytes().map_or(0, bytes::Bytes::len);
+                let size = entry.size();
                 if bytes > 0 && bytes + size > PAGE_BYTES_MAX {
                     break 'reading;
                 }
@@ -295,7 +295,7 @@ impl Scan<'_> {
     /// INVARIANT: the payload of a recalled message leaves here neither as the message nor as one of its edits (P6).
     fn view(&self, mut entry: Entry, fate: Option<Fate>, prev_seq: SeqId) -> Result<View, RowsError> {
         match (&mut entry.event, &fate) {
-            (Event::MessageSent(_), Some(Fate { recalled: Some(_), .. })) => entry.payload = Payload::None,
+            (Event::MessageSent(_), Some(Fate { recalled: Some(_), .. })) => entry.hide(),
             (Event::MessageSent(message), Some(Fate { edited: Some(edited), .. })) => {
                 if let Some(Entry { event: Event::MessageEdited { content_type, .. }, payload, .. }) =
                     self.reader.entry(self.feed, *edited)?
@@ -305,7 +305,7 @@ impl Scan<'_> {
                 }
             }
             (Event::MessageEdited { target, .. }, _) if !self.is_readable(*target)? => {
-                entry.payload = Payload::None;
+                entry.hide();
             }
             _ => {}
         }

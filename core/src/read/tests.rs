@@ -266,7 +266,8 @@ fn explain_lists_what_counts_and_why_the_rest_does_not() {
 fn p6_a_recalled_body_is_on_no_page() {
     let mut scene = Scene::group(JoinMode::Open, HistoryMode::All);
     let feed = feed_id("g");
-    let seq = scene.does("carol", &feed, send("secret"));
+    let secret = send_with("secret", |draft| draft.carried = bytes::Bytes::from_static(b"\x01secret"));
+    let seq = scene.does("carol", &feed, secret);
     let edit = Action::EditMessage {
         target: seq,
         content_type: Arc::from("text/html"),
@@ -280,6 +281,14 @@ fn p6_a_recalled_body_is_on_no_page() {
     assert_eq!(bodies(&page), [Some(b"edited".to_vec()), Some(b"edited".to_vec())]);
     let content_type = page.entries[0].entry.message().map(|message| message.content_type.clone());
     assert_eq!(content_type.as_deref(), Some("text/html"), "of the newest edit");
+    let carried = |page: &Page| -> usize {
+        page.entries
+            .iter()
+            .filter_map(|view| view.entry.message())
+            .map(|message| message.carried.size())
+            .sum()
+    };
+    assert_eq!(carried(&page), 7);
     let recalled = scene.does("bob", &feed, recall(seq.0));
     for query in [
         HistoryQuery::After(seq.prev()),
@@ -289,6 +298,7 @@ fn p6_a_recalled_body_is_on_no_page() {
     ] {
         let page = whole(&scene, &feed, query, 10);
         assert!(bodies(&page).iter().all(Option::is_none), "{query:?}: {page:?}");
+        assert_eq!(carried(&page), 0, "{query:?}: {page:?}");
         let fate = page.entries.iter().find(|view| view.entry.seq == seq).and_then(|view| view.fate.clone());
         let tombstone = fate.and_then(|fate| fate.recalled).map(|recall| (recall.by, recall.seq));
         assert_eq!(tombstone, Some((uid("bob"), recalled)), "{query:?}");

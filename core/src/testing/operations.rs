@@ -266,6 +266,10 @@ impl Cast {
             sent_ms: random.chance(50).then_some(now_ms),
             expires_ms: random.chance(8).then(|| now_ms - 20 + random.below(2000)),
             auto: random.chance(8),
+            carried: match random.below(10) {
+                0 => Bytes::from(format!("\u{1}carried {}", random.below(1_000_000))),
+                _ => Bytes::new(),
+            },
             expect_head: random.chance(3).then(|| SeqId(head.0.saturating_sub(random.below(2)))),
             create: create.map(|(kind, members)| CreateFeed {
                 kind,
@@ -290,9 +294,10 @@ impl Cast {
                 _ => draft.mentions.push(self.users[0].clone()),
             }
         } else {
-            // What the sender had seen and its clock are not part of what it says.
+            // What the sender had seen, its clock and what its front end carries are not part of what it says.
             draft.seen_seq = Some(SeqId(random.below(50)));
             draft.sent_ms = None;
+            draft.carried = Bytes::from_static(b"\x01otherwise");
         }
         let principal = if *sender == self.service.uid { self.service.clone() } else { user(sender) };
         (principal, Command { feed: feed.clone(), action: Action::SendMessage(Box::new(draft)) })

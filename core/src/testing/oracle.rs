@@ -51,8 +51,8 @@ struct Fate {
 /// What a reader sees at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// An entry with this payload.
-    Entry(Bytes),
+    /// An entry with this payload, and what a front end has carried with it.
+    Entry(Bytes, Bytes),
     /// Nothing, and why.
     Gone(GoneReason),
 }
@@ -309,31 +309,33 @@ impl Oracle {
         let bytes = |seq: SeqId| {
             self.entry(feed, seq).and_then(|entry| entry.payload.bytes().cloned()).unwrap_or_default()
         };
+        let carried = |message: &Message| message.carried.bytes().cloned().unwrap_or_default();
+        let plain = |payload| Seen::Entry(payload, Bytes::new());
         let seen = |entry: &Entry| {
             if entry.seq < first {
                 return Seen::Gone(GoneReason::BeforeJoin);
             }
             match &entry.event {
-                Event::MessageSent(_) => {
+                Event::MessageSent(message) => {
                     let fate = fate(entry.seq);
                     if fate.erased {
                         Seen::Gone(GoneReason::Erased)
                     } else if fate.expired || due(entry.seq) {
                         Seen::Gone(GoneReason::Expired)
                     } else if fate.recalled {
-                        Seen::Entry(Bytes::new())
+                        plain(Bytes::new())
                     } else if fate.edited > SeqId::ZERO {
-                        Seen::Entry(bytes(fate.edited))
+                        Seen::Entry(bytes(fate.edited), carried(message))
                     } else {
-                        Seen::Entry(bytes(entry.seq))
+                        Seen::Entry(bytes(entry.seq), carried(message))
                     }
                 }
                 Event::MessageEdited { target, .. } => {
                     let of = fate(*target);
                     let hidden = of.erased || of.expired || of.recalled || due(*target) || *target < first;
-                    Seen::Entry(if hidden { Bytes::new() } else { bytes(entry.seq) })
+                    plain(if hidden { Bytes::new() } else { bytes(entry.seq) })
                 }
-                _ => Seen::Entry(bytes(entry.seq)),
+                _ => plain(bytes(entry.seq)),
             }
         };
         Some(self.log(feed).iter().map(seen).collect())

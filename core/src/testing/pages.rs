@@ -1,5 +1,6 @@
 //! Compares a page of history with the naive one.
 
+use crate::entry::Payload;
 use crate::event::Event;
 use crate::ids::SeqId;
 use crate::testing::oracle::{Oracle, Seen};
@@ -47,13 +48,15 @@ pub(super) fn check_page(
         }
     };
     let prev = |seq: u64| {
-        let before = (1..seq).rev().find(|at| matches!(seen[*at as usize - 1], Seen::Entry(_)));
+        let before = (1..seq).rev().find(|at| matches!(seen[*at as usize - 1], Seen::Entry(..)));
         SeqId(before.unwrap_or(0))
     };
     let mut shown = Vec::new();
     for seq in covered {
         match &seen[seq as usize - 1] {
-            Seen::Entry(payload) => shown.push((SeqId(seq), prev(seq), payload.clone())),
+            Seen::Entry(payload, carried) => {
+                shown.push((SeqId(seq), prev(seq), payload.clone(), carried.clone()));
+            }
             Seen::Gone(reason) => {
                 let told = page.gone.iter().find(|gone| gone.from.0 <= seq && seq <= gone.to.0);
                 assert_eq!(told.map(|gone| gone.reason), Some(*reason), "{seq} is gone: {of}");
@@ -63,8 +66,10 @@ pub(super) fn check_page(
     if matches!(query, HistoryQuery::Before(_)) {
         shown.reverse();
     }
+    let bytes = |payload: &Payload| payload.bytes().cloned().unwrap_or_default();
     let given = |view: &View| {
-        (view.entry.seq, view.prev_seq, view.entry.payload.bytes().cloned().unwrap_or_default())
+        let carried = view.entry.message().map(|message| bytes(&message.carried)).unwrap_or_default();
+        (view.entry.seq, view.prev_seq, bytes(&view.entry.payload), carried)
     };
     let given: Vec<_> = page.entries.iter().map(given).collect();
     assert_eq!(given, shown, "{of}");

@@ -60,6 +60,7 @@ pub(crate) fn draft(text: &str) -> Draft {
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Bytes::new(),
         expect_head: None,
         create: None,
     }
@@ -107,6 +108,7 @@ pub(crate) fn message(change: impl FnOnce(&mut Message)) -> Event {
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Payload::None,
     };
     change(&mut message);
     Event::MessageSent(message)

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use bytes::Bytes;
-
-use crate::entry::{Entry, Head, Payload};
+use crate::entry::{Entry, Head};
 use crate::ids::{FeedId, ReactionKey, SeqId, Uid};
 use crate::projection::Fold;
 use crate::read::Reader;
@@ -31,10 +29,7 @@ impl MemStore {
             log.push(entry);
         }
         for seq in group.strip {
-            let payload = &mut log[seq.0 as usize - 1].payload;
-            if let Payload::Bytes(bytes) = payload {
-                *payload = Payload::Stripped { hash: toy_digest(bytes) };
-            }
+            log[seq.0 as usize - 1].strip(toy_digest);
         }
         for (key, value) in rows {
             assert_eq!(key.owner(), group.feed, "a row is written by its owner: {key:?}");
@@ -118,7 +113,7 @@ impl Reader for MemStore {
         let mut bytes = 0;
         let mut fits = |entry: &&Entry| {
             let first = bytes == 0;
-            bytes += entry.payload.bytes().map_or(0, Bytes::len).max(1);
+            bytes += entry.size().max(1);
             first || bytes <= bytes_max.max(1)
         };
         let part = log[start..end].iter();

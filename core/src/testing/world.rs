@@ -217,6 +217,7 @@ impl World<'_> {
         let Action::SendMessage(draft) = &command.action else { return };
         let message = entry.message().unwrap_or_else(|| panic!("{}: {entry:?}", self.place));
         assert_eq!(entry.payload.bytes().cloned().unwrap_or_default(), draft.payload, "{}", self.place);
+        assert_eq!(message.carried.bytes().cloned().unwrap_or_default(), draft.carried, "{}", self.place);
         assert_eq!(message.client_msg_id, draft.client_msg_id, "{}", self.place);
         assert!(message.seen_seq < seq, "{}: nobody saw what comes later", self.place);
         if let Some(head) = alone {

@@ -4,9 +4,15 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use feedlog_core::entry::Payload;
 use feedlog_core::event::{Event, FeedKind, HistoryMode, JoinMode, Message, MessageKind, Role, Scope};
 use feedlog_core::ids::{ClientMsgId, FeedId, Ordinal, ReactionKey, SeqId, Uid};
+use feedlog_core::limits::CARRIED_BYTES_MAX;
 use serde::{Deserialize, Serialize};
+
+use super::{hex, unhex};
 
 /// A field that is not what it must be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -146,6 +152,11 @@ pub(super) struct MessageJson {
     expires_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
     auto: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    carried_base64: Option<String>,
+    /// What was carried was destroyed: its hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    carried_stripped: Option<String>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -274,6 +285,11 @@ impl From<&Message> for MessageJson {
             sent_ms: message.sent_ms,
             expires_ms: message.expires_ms,
             auto: message.auto,
+            carried_base64: message.carried.bytes().map(|bytes| STANDARD.encode(bytes)),
+            carried_stripped: match &message.carried {
+                Payload::Stripped { hash } => Some(hex(hash)),
+                Payload::None | Payload::Bytes(_) => None,
+            },
         }
     }
 }
@@ -370,6 +386,25 @@ impl TryFrom<EventJson> for Event {
     }
 }
 
+fn carried(base64: Option<String>, stripped: Option<String>) -> Result<Payload, BadEvent> {
+    let bad = |problem: &str| BadEvent { field: "event.carried", problem: problem.to_owned() };
+    match (base64, stripped) {
+        (None, None) => Ok(Payload::None),
+        (Some(text), None) => {
+            let bytes = STANDARD.decode(text).map_err(|_| bad("not base64"))?;
+            if bytes.len() > CARRIED_BYTES_MAX {
+                return Err(bad("larger than any store takes"));
+            }
+            Ok(Payload::Bytes(bytes.into()))
+        }
+        (None, Some(text)) => {
+            let hash = unhex("event.carried_stripped", &text).map_err(|_| bad("not a hash"))?;
+            Ok(Payload::Stripped { hash })
+        }
+        (Some(_), Some(_)) => Err(bad("given twice")),
+    }
+}
+
 impl TryFrom<MessageJson> for Message {
     type Error = BadEvent;
 
@@ -389,6 +424,7 @@ impl TryFrom<MessageJson> for Message {
             sent_ms: json.sent_ms,
             expires_ms: json.expires_ms,
             auto: json.auto,
+            carried: carried(json.carried_base64, json.carried_stripped)?,
         })
     }
 }

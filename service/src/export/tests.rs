@@ -20,7 +20,13 @@ fn message(id: Option<&str>) -> Event {
         sent_ms: Some(5),
         expires_ms: Some(9_999_999_999_999),
         auto: true,
+        carried: Payload::None,
     })
+}
+
+fn carrying(carried: Payload) -> Event {
+    let Event::MessageSent(message) = message(Some("m2")) else { unreachable!() };
+    Event::MessageSent(Message { carried, ..message })
 }
 
 fn all_events() -> Vec<(Event, Payload)> {
@@ -56,6 +62,9 @@ fn all_events() -> Vec<(Event, Payload)> {
         (message(None), json("not json")),
         (message(None), Payload::Bytes(Bytes::from_static(&[0, 159, 255]))),
         (message(None), Payload::Stripped { hash: [7; 32] }),
+        (carrying(Payload::Bytes(Bytes::from_static(b"\x01props"))), json("1")),
+        (carrying(Payload::Bytes(vec![1; feedlog_core::limits::CARRIED_BYTES_MAX].into())), json("2")),
+        (carrying(Payload::Stripped { hash: [8; 32] }), Payload::Stripped { hash: [7; 32] }),
         (Event::MessageEdited { target: SeqId(3), content_type: "text/plain".into() }, json("\"x\"")),
         (
             Event::MessageRecalled { target: SeqId(3), target_ordinal: Ordinal(1), reason: Some("r".into()) },
@@ -106,6 +115,7 @@ fn records(feed: &str) -> Vec<Record> {
                 Payload::Bytes(bytes) => feedlog_storage::digest(bytes),
                 Payload::Stripped { hash } => *hash,
             };
+            let carries = matches!(&event, Event::MessageSent(message) if message.carried != Payload::None);
             let mut record = Record {
                 entry: Entry {
                     feed: FeedId::parse(feed).unwrap(),
@@ -116,7 +126,7 @@ fn records(feed: &str) -> Vec<Record> {
                     event,
                     payload,
                 },
-                version: 1,
+                version: if carries { 2 } else { 1 },
                 payload_hash,
                 chain_hash: [0; 32],
                 node: 0,
@@ -124,7 +134,7 @@ fn records(feed: &str) -> Vec<Record> {
             };
             record.chain_hash = feedlog_storage::chain_hash(
                 &record.entry,
-                1,
+                record.version,
                 &record.payload_hash,
                 &chain.unwrap_or([0; 32]),
             )
@@ -203,6 +213,13 @@ fn a_changed_field_is_found_and_named() {
         (3, "\"seq_id\":3", "\"seq_id\":4", "expected entry 3"),
         (3, "\"ordinal\":1", "\"ordinal\":2", "ordinal"),
         (3, "\"sender\":\"a", "\"sender\":\"b", "chain hash"),
+        (11, "AXByb3Bz", "AXByb3Cz", "chain hash"),
+        (11, "\"carried_base64\":\"AXByb3Bz\"", "\"seen_seq\":1", "missing, unknown"),
+        (11, "AXByb3Bz", "*", "event.carried: not base64"),
+        (11, ",\"carried_base64\":\"AXByb3Bz\"", "", "format 2"),
+        (13, "0808", "0809", "chain hash"),
+        (13, "0808", "080", "event.carried: not a hash"),
+        (3, "\"format\":1", "\"format\":2", "format 2"),
         (0, "\"version\":1", "\"version\":2", "version 2"),
     ] {
         let mut changed = lines.clone();
@@ -212,6 +229,16 @@ fn a_changed_field_is_found_and_named() {
         assert!(err.to_string().contains(expected), "{err}");
         assert_eq!(err.line, at as u64 + 1);
     }
+}
+
+#[test]
+fn more_is_carried_than_any_store_takes() {
+    let lines = export(&["f"]);
+    let max = STANDARD.encode(vec![1; feedlog_core::limits::CARRIED_BYTES_MAX]);
+    let more = STANDARD.encode(vec![1; feedlog_core::limits::CARRIED_BYTES_MAX + 1]);
+    assert!(parse_line(&lines[12]).is_ok());
+    let changed = lines[12].replacen(&max, &more, 1);
+    assert!(parse_line(&changed).unwrap_err().to_string().contains("larger than any store takes"));
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl Hub {
 }
 
 fn payload_bytes(entry: &Entry) -> usize {
-    entry.payload.bytes().map_or(0, |bytes| bytes.len())
+    entry.size()
 }
 
 impl Queue {

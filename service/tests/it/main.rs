@@ -5,6 +5,7 @@
 mod answers;
 mod attaching;
 mod auth;
+mod carried;
 mod faults;
 mod logs;
 mod maintenance;

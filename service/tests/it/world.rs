@@ -274,6 +274,7 @@ pub(crate) fn draft(text: &str) -> Draft {
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Bytes::new(),
         expect_head: None,
         create: None,
     }

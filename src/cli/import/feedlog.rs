@@ -90,7 +90,7 @@ impl Writer {
 
     fn entry(&mut self, record: Record) -> Result<(), Fail> {
         self.entries += 1;
-        self.bytes += record.entry.payload.bytes().map_or(0, bytes::Bytes::len);
+        self.bytes += record.entry.size();
         self.piece.push(record.entry);
         if self.is_full() {
             // Rows of what follows in this feed rest on rows that must be durable then.

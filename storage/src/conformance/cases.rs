@@ -14,7 +14,7 @@ use feedlog_core::rows::{
 };
 
 use super::Make;
-use super::kit::{created, entry, feed, group, message, rows_group, sent, state_group, uid};
+use super::kit::{carrying, created, entry, feed, group, message, rows_group, sent, state_group, uid};
 use crate::{
     Direction, Engine, EngineError, Group, LogPart, OpenError, RowRange, StateKey, StateTable, Store,
 };
@@ -471,7 +471,7 @@ pub(super) fn strip(make: Make<'_>, dir: &Path) {
     commit(
         engine,
         vec![
-            group(vec![sent(&a, 5, b"short-lived")]),
+            group(vec![carrying(&a, 5, b"short-lived", b"as this")]),
             strip(vec![sent(&a, 6, b"x")], 5, &[1, 3, 5]),
             strip(vec![], 6, &[3]),
         ],
@@ -488,6 +488,7 @@ pub(super) fn strip(make: Make<'_>, dir: &Path) {
     assert_eq!(after[1].entry.payload, Payload::Bytes(Bytes::from_static(b"2")));
     assert_eq!(after[2].entry.payload, hash(b"3"));
     assert_eq!(after[4].entry.payload, hash(b"short-lived"));
+    assert_eq!(after[4].entry.message().unwrap().carried, hash(b"as this"));
     assert_sound(&store); // the chain holds without the payloads
     engine.close().unwrap();
 }
@@ -497,9 +498,10 @@ pub(super) fn proofs(make: Make<'_>, dir: &Path) {
     let engine = &*store.engine();
     let a = feed("a");
     let entries = fill(engine, &a, 4);
-    commit(engine, vec![group(vec![sent(&a, 6, b"later")])]);
+    commit(engine, vec![group(vec![carrying(&a, 6, b"later", b"props")])]);
     let records = engine.records(&a, SeqId(1), SeqId::MAX, 99, 999).unwrap();
     assert_eq!(records.len(), 6);
+    assert_eq!(records.iter().map(|r| r.version).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 2]);
     let mut previous = [0; 32];
     for record in &records {
         let payload = record.entry.payload.bytes().map_or(&b""[..], |bytes| bytes);

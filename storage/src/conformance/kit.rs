@@ -59,6 +59,7 @@ pub fn message() -> Message {
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Payload::None,
     }
 }
 
@@ -92,6 +93,13 @@ pub fn created(feed: &FeedId) -> Entry {
 pub fn sent(feed: &FeedId, seq: u64, payload: &[u8]) -> Entry {
     let payload = Payload::Bytes(Bytes::copy_from_slice(payload));
     entry(feed, seq, seq - 1, Event::MessageSent(message()), payload)
+}
+
+/// As [`sent`], with something that a front end has carried.
+pub fn carrying(feed: &FeedId, seq: u64, payload: &[u8], carried: &[u8]) -> Entry {
+    let carried = Payload::Bytes(Bytes::copy_from_slice(carried));
+    let event = Event::MessageSent(Message { carried, ..message() });
+    Entry { event, ..sent(feed, seq, payload) }
 }
 
 /// A group of entries alone, expecting the head before the first.

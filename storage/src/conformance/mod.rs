@@ -10,7 +10,7 @@ mod model;
 use std::path::Path;
 
 pub use author::Author;
-pub use kit::{Random, created, entry, group, message, rows_group, sent, state_group, uid};
+pub use kit::{Random, carrying, created, entry, group, message, rows_group, sent, state_group, uid};
 
 use crate::{OpenError, Store};
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use feedlog_core::entry::{Entry, Head, Payload};
+use feedlog_core::entry::{Entry, Head};
 use feedlog_core::ids::{FeedId, SeqId, Uid};
 use feedlog_core::rows::{Bits, Counts, Fate, Member, RowKey, RowValue, UserCounts};
 
 use super::Make;
-use super::kit::{Random, created, feed, sent, uid};
+use super::kit::{Random, carrying, created, feed, sent, uid};
 use crate::{Change, Direction, Engine, EngineError, Group, LogPart, RowRange, StateKey, StateTable, Store};
 
 #[derive(Default)]
@@ -140,7 +140,13 @@ impl Run<'_> {
             .map(|seq| {
                 let len = if self.random.one_in(50) { 9000 } else { self.random.below(40) };
                 let payload: Vec<u8> = (0..len).map(|_| self.random.number() as u8).collect();
-                if seq == 1 { created(&feed) } else { sent(&feed, seq, &payload) }
+                let carried_max = if self.random.one_in(20) { 9000 } else { 40 };
+                let carried = vec![1; self.random.below(carried_max) as usize];
+                match seq {
+                    1 => created(&feed),
+                    _ if self.random.one_in(4) => carrying(&feed, seq, &payload, &carried),
+                    _ => sent(&feed, seq, &payload),
+                }
             })
             .collect();
         let rows = (0..self.random.below(5)).map(|_| self.row(&feed)).collect();
@@ -176,10 +182,7 @@ impl Run<'_> {
             let entries = self.model.feeds.entry(part.feed.clone()).or_default();
             entries.extend(part.entries.iter().cloned());
             for seq in &part.strip {
-                let entry = &mut entries[seq.0 as usize - 1];
-                if let Payload::Bytes(bytes) = &entry.payload {
-                    entry.payload = Payload::Stripped { hash: crate::digest(bytes) };
-                }
+                entries[seq.0 as usize - 1].strip(crate::digest);
             }
             for (key, value) in &part.rows {
                 match value {

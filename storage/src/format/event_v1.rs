@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bincode::{BorrowDecode, Encode};
+use feedlog_core::entry::Payload;
 use feedlog_core::event::{self as domain, Event};
 use feedlog_core::ids::{ClientMsgId, FeedId, NameError, Ordinal, ReactionKey, SeqId, Uid};
 
@@ -389,6 +390,7 @@ fn from_stored(stored: EventV1<'_>) -> Result<Event, NameError> {
             sent_ms: message.sent_ms,
             expires_ms: message.expires_ms,
             auto: message.auto,
+            carried: Payload::None,
         }),
         EventV1::MessageEdited { target, content_type } => {
             Event::MessageEdited { target: SeqId(target), content_type: content_type.into_domain() }

@@ -4,7 +4,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version of the event, 1 |
+//! | 1 | version of the event: 1, or 2 when a front end has carried something with a message |
 //! | 1 | flags: 1 = a payload follows, 2 = the payload was stripped |
 //! | 4 | CRC-32 (IEEE) over the key and every other byte of the value |
 //! | number | node |
@@ -19,13 +19,15 @@
 //!
 //! The payload hash is BLAKE3 of the payload. The chain hash is BLAKE3 over: for the first entry the feed_id (u16 BE
 //! length, bytes); seq, ordinal, time_ms (u64 BE each); the sender (u16 BE length, bytes); the event (u32 BE length,
-//! stored bytes); the payload hash; for later entries the chain hash of the entry before. It does not cover node and
+//! stored bytes, with a hash for what is carried as after an erasure); the payload hash; for later entries the chain hash of the entry before. It does not cover node and
 //! commit_no, so that an export keeps its chain when it is imported elsewhere; nor the version, which the event's bytes imply.
 
 mod bytes;
 mod event_v1;
+mod event_v2;
 pub(crate) mod row_v1;
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use ::bytes::Bytes;
@@ -36,8 +38,13 @@ use feedlog_core::ids::{FeedId, Ordinal, SeqId, Uid};
 use self::bytes::{Reader, put_number};
 use crate::keys;
 
-/// The version that is written.
-pub const EVENT_VERSION: u8 = 1;
+/// The newest version that is written. An event is written in the oldest version that can hold it, from
+/// [`EVENT_VERSION_OLDEST`] on: so entries imported from an older export keep their chain hashes, and nothing grows by
+/// what it does not use.
+pub const EVENT_VERSION: u8 = 2;
+
+/// The oldest version that is written; those before it need upcasters.
+pub const EVENT_VERSION_OLDEST: u8 = 1;
 
 const HAS_PAYLOAD: u8 = 1;
 const STRIPPED: u8 = 2;
@@ -79,18 +86,41 @@ impl Upcasters {
         Self(upcasters)
     }
 
-    fn decode(&self, mut version: u8, event: &[u8]) -> Result<Event, DecodeError> {
-        if version == EVENT_VERSION {
-            return event_v1::decode(event);
+    fn decode(&self, version: u8, event: &[u8]) -> Result<Event, DecodeError> {
+        if version >= EVENT_VERSION_OLDEST {
+            return decode_event(version, event);
         }
         let mut event = event.to_vec();
-        while version != EVENT_VERSION {
+        for version in version..EVENT_VERSION_OLDEST {
             let step = self.0.iter().find(|step| step.version() == version);
             event = step.ok_or(DecodeError::Version(version))?.upcast(&event)?;
-            version += 1;
         }
-        event_v1::decode(&event)
+        decode_event(EVENT_VERSION_OLDEST, &event)
     }
+}
+
+fn decode_event(version: u8, event: &[u8]) -> Result<Event, DecodeError> {
+    match version {
+        1 => event_v1::decode(event),
+        2 => event_v2::decode(event),
+        _ => Err(DecodeError::Version(version)),
+    }
+}
+
+/// Appends the event, and gives the version.
+fn encode_event(event: &Event, out: &mut Vec<u8>) -> u8 {
+    if event_v2::is_needed(event) {
+        event_v2::encode(event, out);
+        return 2;
+    }
+    event_v1::encode(event, out);
+    1
+}
+
+/// What the chain hash covers of a stored event: nothing that an erasure destroys.
+fn lasting(version: u8, event: &[u8]) -> Cow<'_, [u8]> {
+    let stripped = if version == 1 { None } else { event_v2::stripped(event) };
+    stripped.map_or(Cow::Borrowed(event), Cow::Owned)
 }
 
 impl std::fmt::Debug for Upcasters {
@@ -115,24 +145,19 @@ pub(crate) fn encode_entry(
         Payload::Bytes(_) => HAS_PAYLOAD,
         Payload::Stripped { .. } => STRIPPED,
     };
-    out.extend_from_slice(&[EVENT_VERSION, flags, 0, 0, 0, 0]);
+    out.extend_from_slice(&[0, flags, 0, 0, 0, 0]);
     for number in [u64::from(node), commit_no, entry.ordinal.0, entry.time_ms] {
         put_number(&mut out, number);
     }
     bytes::put_text(&mut out, entry.sender.as_str());
-    let event_at = put_event(&mut out, &entry.event);
+    let (version, event_at) = put_event(&mut out, &entry.event);
+    out[0] = version;
     let payload_hash = match &entry.payload {
         Payload::None | Payload::Bytes(_) => crate::digest(payload),
         Payload::Stripped { hash } => *hash,
     };
-    let header = Header {
-        seq: entry.seq,
-        ordinal: entry.ordinal,
-        time_ms: entry.time_ms,
-        sender: entry.sender.as_str(),
-        event: &out[event_at],
-    };
-    let chain_hash = header.chain(&entry.feed, &payload_hash, previous);
+    let chain_hash =
+        Header::of(entry, &lasting(version, &out[event_at])).chain(&entry.feed, &payload_hash, previous);
     out.extend_from_slice(&chain_hash);
     if flags & STRIPPED != 0 {
         out.extend_from_slice(&payload_hash);
@@ -150,36 +175,28 @@ pub fn chain_hash(
     payload_hash: &[u8; 32],
     previous: &[u8; 32],
 ) -> Option<[u8; 32]> {
-    if version != EVENT_VERSION {
+    let mut event = Vec::with_capacity(128);
+    if encode_event(&entry.event, &mut event) != version {
         return None;
     }
-    let mut event = Vec::with_capacity(128);
-    event_v1::encode(&entry.event, &mut event);
-    let header = Header {
-        seq: entry.seq,
-        ordinal: entry.ordinal,
-        time_ms: entry.time_ms,
-        sender: entry.sender.as_str(),
-        event: &event,
-    };
-    Some(header.chain(&entry.feed, payload_hash, previous))
+    Some(Header::of(entry, &lasting(version, &event)).chain(&entry.feed, payload_hash, previous))
 }
 
-/// Appends length and bytes of the event. Most events are shorter than 128 bytes, whose length takes one byte.
-fn put_event(out: &mut Vec<u8>, event: &Event) -> Range<usize> {
+/// Appends length and bytes of the event; gives its version and where its bytes are. Most events are shorter than 128 bytes, whose length takes one byte.
+fn put_event(out: &mut Vec<u8>, event: &Event) -> (u8, Range<usize>) {
     let length_at = out.len();
     out.push(0);
-    event_v1::encode(event, out);
+    let version = encode_event(event, out);
     let len = out.len() - length_at - 1;
     if len < 0x80 {
         out[length_at] = len as u8;
-        return length_at + 1..out.len();
+        return (version, length_at + 1..out.len());
     }
     let mut length = Vec::with_capacity(4);
     put_number(&mut length, len as u64);
     let start = length_at + length.len();
     out.splice(length_at..=length_at, length);
-    start..out.len()
+    (version, start..out.len())
 }
 
 fn seal(key: &[u8; 16], value: &mut [u8]) {
@@ -204,7 +221,17 @@ struct Header<'a> {
     event: &'a [u8],
 }
 
-impl Header<'_> {
+impl<'a> Header<'a> {
+    fn of(entry: &'a Entry, event: &'a [u8]) -> Self {
+        Self {
+            seq: entry.seq,
+            ordinal: entry.ordinal,
+            time_ms: entry.time_ms,
+            sender: entry.sender.as_str(),
+            event,
+        }
+    }
+
     fn chain(&self, feed: &FeedId, payload_hash: &[u8; 32], previous: &[u8; 32]) -> [u8; 32] {
         let text = |hasher: &mut blake3::Hasher, text: &str| {
             // INVARIANT: names have at most 255 bytes.
@@ -238,6 +265,8 @@ pub(crate) struct Frame<'a> {
     pub(crate) time_ms: u64,
     pub(crate) chain_hash: [u8; 32],
     sender: &'a str,
+    /// Where the length of the event begins.
+    event_at: usize,
     event: &'a [u8],
     flags: u8,
     stripped_hash: [u8; 32],
@@ -266,6 +295,7 @@ impl<'a> Frame<'a> {
         let node = u16::try_from(reader.number()?).map_err(|_| DecodeError::Value("node"))?;
         let (commit_no, ordinal, time_ms) = (reader.number()?, Ordinal(reader.number()?), reader.number()?);
         let sender = reader.text()?;
+        let event_at = value.len() - reader.0.len();
         let event_len = reader.len()?;
         let event = reader.bytes(event_len)?;
         let chain_hash = reader.array()?;
@@ -283,6 +313,7 @@ impl<'a> Frame<'a> {
             time_ms,
             chain_hash,
             sender,
+            event_at,
             event,
             flags,
             stripped_hash,
@@ -325,6 +356,12 @@ impl<'a> Frame<'a> {
         })
     }
 
+    /// Bytes of users: as [`Entry::size`].
+    pub(crate) fn size(&self) -> usize {
+        let carried = if self.version == 1 { 0 } else { event_v2::carried_len(self.event) };
+        self.payload.len() + carried
+    }
+
     /// BLAKE3 of the payload as received.
     pub(crate) fn payload_hash(&self) -> [u8; 32] {
         if self.flags & STRIPPED != 0 {
@@ -341,19 +378,25 @@ impl<'a> Frame<'a> {
             ordinal: self.ordinal,
             time_ms: self.time_ms,
             sender: self.sender,
-            event: self.event,
+            event: &lasting(self.version, self.event),
         };
         header.chain(feed, &self.payload_hash(), previous)
     }
 
-    /// The same entry with a tombstone for its payload; `None` when there is no payload to strip.
+    /// The same entry with a tombstone for its payload and for what is carried; `None` when there is nothing to strip.
     pub(crate) fn stripped(&self, key: &[u8; 16]) -> Option<Vec<u8>> {
-        if self.flags & HAS_PAYLOAD == 0 {
+        let event = lasting(self.version, self.event);
+        if self.flags & HAS_PAYLOAD == 0 && matches!(event, Cow::Borrowed(_)) {
             return None;
         }
-        let mut out = self.value[..self.payload.start].to_vec();
-        out[1] = STRIPPED;
-        out.extend_from_slice(&self.payload_hash());
+        let mut out = self.value[..self.event_at].to_vec();
+        put_number(&mut out, event.len() as u64);
+        out.extend_from_slice(&event);
+        out.extend_from_slice(&self.chain_hash);
+        if self.flags != 0 {
+            out[1] = STRIPPED;
+            out.extend_from_slice(&self.payload_hash());
+        }
         seal(key, &mut out);
         Some(out)
     }

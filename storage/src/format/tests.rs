@@ -12,6 +12,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod carried;
+
+use carried::{carrying, carrying_entries};
+
 fn uid(text: &str) -> Uid {
     Uid::parse(text).unwrap()
 }
@@ -37,6 +41,7 @@ fn plain_message() -> Message {
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Payload::None,
     }
 }
 
@@ -54,6 +59,7 @@ fn events() -> Vec<(&'static str, Event)> {
         sent_ms: Some(1_600_000_000_000),
         expires_ms: Some(1_700_000_000_000),
         auto: true,
+        carried: Payload::None,
     };
     let kinds = [
         MessageKind::Text,
@@ -277,8 +283,12 @@ fn entries() -> Vec<Entry> {
 
 /// Values of `entries`, as they are stored under feed number 7 by node 1.
 fn frames() -> Vec<([u8; 16], Vec<u8>)> {
+    frames_of(&entries())
+}
+
+fn frames_of(entries: &[Entry]) -> Vec<([u8; 16], Vec<u8>)> {
     let mut previous = [0; 32];
-    entries()
+    entries
         .iter()
         .map(|entry| {
             let key = keys::entry_array(7, entry.seq);
@@ -296,9 +306,9 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Compares with a file of `migrations/golden/v1`; a missing file is written, to be looked at and committed.
+/// Compares with a file of `migrations/golden`; a missing file is written, to be looked at and committed.
 fn check_golden(name: &str, lines: &[String]) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../migrations/golden/v1").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../migrations/golden").join(name);
     let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");
     match std::fs::read_to_string(&path) {
         Ok(golden) => {
@@ -316,11 +326,19 @@ fn events_are_frozen_and_come_back() {
     let mut lines = Vec::new();
     for (name, event) in events() {
         let mut bytes = Vec::new();
-        event_v1::encode(&event, &mut bytes);
-        assert_eq!(event_v1::decode(&bytes).unwrap(), event);
+        assert_eq!(encode_event(&event, &mut bytes), 1, "the oldest version that can hold it");
+        assert_eq!(decode_event(1, &bytes).unwrap(), event);
         lines.push(format!("{name} {}", hex(&bytes)));
     }
-    check_golden("events.hex", &lines);
+    check_golden("v1/events.hex", &lines);
+    lines.clear();
+    for (name, event) in carrying() {
+        let mut bytes = Vec::new();
+        assert_eq!(encode_event(&event, &mut bytes), 2);
+        assert_eq!(decode_event(2, &bytes).unwrap(), event);
+        lines.push(format!("{name} {}", hex(&bytes)));
+    }
+    check_golden("v2/events.hex", &lines);
 }
 
 #[test]
@@ -333,22 +351,30 @@ fn rows_are_frozen_and_come_back() {
         let (table, stored) = keys::row(&key, 7);
         lines.push(format!("{} {} {}", table.name(), hex(&stored), hex(&bytes)));
     }
-    check_golden("rows.hex", &lines);
+    check_golden("v1/rows.hex", &lines);
 }
 
 #[test]
 fn entries_are_frozen_and_come_back() {
-    let lines: Vec<String> =
-        frames().iter().map(|(key, value)| format!("{} {}", hex(key), hex(value))).collect();
-    check_golden("entries.hex", &lines);
+    for (version, entries) in [("v1", entries()), ("v2", carrying_entries())] {
+        let frames = frames_of(&entries);
+        let lines: Vec<String> =
+            frames.iter().map(|(key, value)| format!("{} {}", hex(key), hex(value))).collect();
+        check_golden(&format!("{version}/entries.hex"), &lines);
+        come_back(&entries, &frames);
+    }
+}
+
+fn come_back(entries: &[Entry], frames: &[([u8; 16], Vec<u8>)]) {
     let mut previous = [0; 32];
-    for (entry, (key, value)) in entries().iter().zip(frames()) {
-        let frame = Frame::parse(&key, &value).unwrap();
-        let back = frame
-            .entry(&entry.feed, &Upcasters::default(), |range| Bytes::copy_from_slice(&value[range]), None)
-            .unwrap();
-        assert_eq!(&back, entry);
+    for (entry, (key, value)) in entries.iter().zip(frames) {
+        let frame = Frame::parse(key, value).unwrap();
+        assert_eq!(&back(&frame, value), entry);
+        assert_eq!(frame.size(), entry.size());
         assert_eq!(frame.chain_of(&entry.feed, &previous), frame.chain_hash);
+        let proven = chain_hash(entry, frame.version, &frame.payload_hash(), &previous);
+        assert_eq!(proven, Some(frame.chain_hash));
+        assert_eq!(chain_hash(entry, 3 - frame.version, &frame.payload_hash(), &previous), None);
         let payload = entry.payload.bytes().map_or(&b"gone"[..], |bytes| bytes);
         let payload = if matches!(entry.payload, Payload::None) { b"" } else { payload };
         assert_eq!(frame.payload_hash(), crate::digest(payload));
@@ -357,11 +383,16 @@ fn entries_are_frozen_and_come_back() {
     }
 }
 
+fn back(frame: &Frame<'_>, value: &[u8]) -> Entry {
+    let slice = |range: Range<usize>| Bytes::copy_from_slice(&value[range]);
+    frame.entry(&feed("lobby"), &Upcasters::default(), slice, None).unwrap()
+}
+
 #[test]
 fn small_values_are_frozen_and_come_back() {
     let changes = vec![(1, SeqId(1), SeqId(2)), (300, SeqId(70_000), SeqId(70_000))];
     let lines = [hex(&encode_change(&changes)), hex(&encode_feed_number(300))];
-    check_golden("small.hex", &lines);
+    check_golden("v1/small.hex", &lines);
     assert_eq!(decode_change(&encode_change(&changes)).unwrap(), changes);
     assert_eq!(decode_feed_number(&encode_feed_number(300)).unwrap(), 300);
 }
@@ -410,7 +441,7 @@ fn the_chain_covers_everything_that_was_said() {
 
 #[test]
 fn every_flipped_bit_is_found() {
-    for (key, value) in frames() {
+    for (key, value) in frames().into_iter().chain(frames_of(&carrying_entries()).into_iter().skip(1)) {
         for bit in 0..value.len() * 8 {
             let mut bad = value.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -427,9 +458,9 @@ fn every_flipped_bit_is_found() {
 #[test]
 fn a_newer_version_is_named() {
     let (key, mut value) = frames().swap_remove(1);
-    value[0] = 2;
+    value[0] = EVENT_VERSION + 1;
     seal(&key, &mut value);
-    assert_eq!(Frame::parse(&key, &value).err(), Some(DecodeError::Version(2)));
+    assert_eq!(Frame::parse(&key, &value).err(), Some(DecodeError::Version(3)));
 }
 
 #[test]
@@ -455,17 +486,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn any_bytes_decode_or_fail(bytes: Vec<u8>, at in 0_usize..14) {
+    fn any_bytes_decode_or_fail(bytes: Vec<u8>, at in 0_usize..14, version in 1..=EVENT_VERSION) {
         let key = keys::entry_array(7, SeqId(2));
-        let mut framed = vec![EVENT_VERSION, 1, 0, 0, 0, 0];
+        let mut framed = vec![version, 1, 0, 0, 0, 0];
         framed.extend_from_slice(&bytes);
         seal(&key, &mut framed);
         if let Ok(frame) = Frame::parse(&key, &framed) {
             let _ = frame.entry(&feed("a"), &Upcasters::default(), |_| Bytes::new(), None);
             let _ = frame.stripped(&key);
+            let _ = frame.chain_of(&feed("a"), &[0; 32]);
         }
         let _ = Frame::parse(&key, &bytes);
-        let _ = event_v1::decode(&bytes);
+        let _ = decode_event(version, &bytes);
         let _ = decode_change(&bytes);
         let _ = decode_feed_number(&bytes);
         let (row, _) = rows().swap_remove(at);
@@ -474,11 +506,11 @@ proptest! {
 
     #[test]
     fn damaged_events_decode_or_fail(which in 0_usize..40, at: usize, to: u8) {
-        let (_, event) = events().swap_remove(which);
+        let (_, event) = events().into_iter().chain(carrying()).nth(which).unwrap();
         let mut bytes = Vec::new();
-        event_v1::encode(&event, &mut bytes);
+        let version = encode_event(&event, &mut bytes);
         let len = bytes.len();
         bytes[at % len] = to;
-        let _ = event_v1::decode(&bytes);
+        let _ = decode_event(version, &bytes);
     }
 }

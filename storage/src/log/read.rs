@@ -114,7 +114,7 @@ impl<K: Kv> LogEngine<K> {
         }
         let mut sender: Option<Uid> = None;
         self.scan_entries(feed, from, to, direction, |frame, value| {
-            if !page.takes(frame.payload.len()) {
+            if !page.takes(frame.size()) {
                 return Ok(ControlFlow::Break(()));
             }
             let entry = self.decode(feed, frame, value, sender.as_ref())?;
@@ -147,7 +147,7 @@ impl<K: Kv> LogEngine<K> {
         let mut fits = true;
         let mut sender: Option<Uid> = None;
         self.scan_entries(feed, from, to, Direction::Forward, |frame, value| {
-            match bytes_left.checked_sub(frame.payload.len()) {
+            match bytes_left.checked_sub(frame.size()) {
                 Some(left) => bytes_left = left,
                 None => {
                     fits = false;
@@ -176,7 +176,7 @@ impl<K: Kv> LogEngine<K> {
             return Ok(Vec::new());
         }
         self.scan_entries(feed, from, to, Direction::Forward, |frame, value| {
-            if !page.takes(frame.payload.len()) {
+            if !page.takes(frame.size()) {
                 return Ok(ControlFlow::Break(()));
             }
             Ok(page.push(Record {

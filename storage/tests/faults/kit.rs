@@ -100,6 +100,7 @@ pub(crate) fn send(author: &mut Author, feed: &FeedId, large_bytes: usize) -> Re
         sent_ms: None,
         expires_ms: None,
         auto: false,
+        carried: Payload::None,
     };
     let payload = Payload::Bytes(payload(feed, seq, large_bytes));
     author.write(feed, &sender(seq.0 % 3), seq.0, Event::MessageSent(message), payload)

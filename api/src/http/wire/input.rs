@@ -399,6 +399,7 @@ impl SendMessage {
             sent_ms: self.sent_ms.map(|ms| ms.0),
             expires_ms: self.expires_ms.map(|ms| ms.0),
             auto: self.auto.unwrap_or(false),
+            carried: Bytes::new(),
             expect_head: self.expect_head.map(Into::into),
             create: None,
         })
