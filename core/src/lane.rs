@@ -2,6 +2,7 @@
 
 use crate::command::{Command, Principal};
 use crate::entry::Head;
+use crate::event::FeedKind;
 use crate::feed::{Settings, decide, gather};
 use crate::ids::{Digest, FeedId, SeqId, TimeMs};
 use crate::overlay::Overlay;
@@ -67,6 +68,11 @@ impl<T> Lane<T> {
     /// The head including undurable entries.
     pub fn head(&self) -> Head {
         self.sequencer.head()
+    }
+
+    /// The kind of the feed, `None` while it does not exist.
+    pub fn kind(&self) -> Option<FeedKind> {
+        self.fold.state.as_ref().map(|state| state.kind)
     }
 
     /// Nothing is in flight: the lane may be dropped and loaded again later.

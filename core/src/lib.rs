@@ -12,6 +12,7 @@ pub mod ids;
 pub mod lane;
 pub mod limits;
 pub mod overlay;
+pub mod pattern;
 pub mod policy;
 pub mod projection;
 pub mod read;

@@ -2,6 +2,8 @@
 
 /// Longest `feed_id`.
 pub const FEED_ID_BYTES_MAX: usize = 255;
+/// Longest pattern over names of feeds: as long as an MQTT topic filter may be.
+pub const PATTERN_BYTES_MAX: usize = 65_535;
 /// Longest `uid`.
 pub const UID_BYTES_MAX: usize = 100;
 /// Longest `client_msg_id`.
