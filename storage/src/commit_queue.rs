@@ -59,9 +59,14 @@ pub struct Round {
     pub commit_time: Duration,
     /// How long the first of them waited before that.
     pub wait_time: Duration,
+    /// The number of the commit, when it added entries.
+    pub commit_no: u64,
+    /// Groups that added entries: the replies that are about to follow for this number.
+    pub appended: usize,
 }
 
-/// Called after each round, on the committer's thread.
+/// Called after each commit, on the committer's thread, before the first of its replies: whoever follows commits knows how
+/// many answers there will be before there is one.
 pub type Observer = Box<dyn Fn(&Round) + Send>;
 
 /// The way to the committer's thread. Share it in an `Arc`.
@@ -94,7 +99,7 @@ struct Waiting<R> {
 }
 
 impl<R: Reply> CommitQueue<R> {
-    /// Starts the thread. `observer` is called after each round, on that thread.
+    /// Starts the thread. `observer` is called after each commit, on that thread.
     pub fn start(
         engine: Arc<dyn Engine>,
         limits: QueueLimits,
@@ -213,11 +218,15 @@ impl<R: Reply> Worker<R> {
             let results = self.engine.commit(groups);
             round.commit_time = started.elapsed();
             debug_assert_eq!(results.len(), replies.len(), "an engine answers for every group");
-            for (reply, result) in replies.drain(..).zip(results) {
-                reply.done(result);
+            for committed in results.iter().flatten().filter(|committed| !committed.entries().is_empty()) {
+                round.commit_no = committed.commit_no();
+                round.appended += 1;
             }
             if let Some(observer) = &self.observer {
                 observer(&round);
+            }
+            for (reply, result) in replies.drain(..).zip(results) {
+                reply.done(result);
             }
         }
     }
@@ -251,7 +260,8 @@ impl<R: Reply> Worker<R> {
         queue.bytes -= bytes;
         drop(queue);
         self.shared.drained.notify_all();
-        let round = Round { groups: groups.len(), bytes, commit_time: Duration::ZERO, wait_time };
+        let commit_time = Duration::ZERO;
+        let round = Round { groups: groups.len(), bytes, commit_time, wait_time, commit_no: 0, appended: 0 };
         Some((groups, round))
     }
 }

@@ -309,7 +309,8 @@ fn what_waits_during_a_sync_is_the_next_batch() {
     assert!(matches!(answers[0].1, Ok(2)));
     assert!(answers[1..16].iter().all(|(_, result)| matches!(result, Ok(3))), "one batch, one sync");
     assert!(matches!(answers[16].1, Err(EngineError::HeadMoved { head: SeqId(19) })));
-    assert_eq!(rounds.iter().map(|round| round.groups).collect::<Vec<_>>(), [1, 16]);
+    let rounds: Vec<_> = rounds.iter().map(|round| (round.groups, round.commit_no, round.appended)).collect();
+    assert_eq!(rounds, [(1, 2, 1), (16, 3, 15)], "the refused group added nothing");
     assert_eq!(head(&*engine), 19);
 }
 
