@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::error::SubmitError;
 use crate::metrics as names;
 use crate::shard::{Flight, Input};
+use crate::subscribe::Hub;
 
 /// Proof for the caller that its entries are durable. Made only in `append.rs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,11 +104,12 @@ impl Reply for Pending {
 
 impl Appender {
     /// Starts the one committer thread.
-    pub(crate) fn start(engine: Arc<dyn Engine>) -> std::io::Result<Self> {
+    pub(crate) fn start(engine: Arc<dyn Engine>, hub: Arc<Hub>) -> std::io::Result<Self> {
         let seconds = metrics::histogram!(names::APPEND_COMMIT_SECONDS);
         let groups = metrics::histogram!(names::APPEND_BATCH_GROUPS);
         let bytes = metrics::histogram!(names::APPEND_BATCH_BYTES);
         let observer = move |round: &Round| {
+            hub.announce(round);
             seconds.record(round.commit_time.as_secs_f64());
             groups.record(round.groups as f64);
             bytes.record(round.bytes as f64);

@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub rows_cached_max: usize,
     /// Deliveries that may wait for one attachment before it falls back to the log.
     pub attach_queue_max: usize,
+    /// Feeds that one attachment follows at most.
+    pub attach_feeds_max: usize,
     /// How often expired messages are looked for; at most a minute.
     pub expire_every_ms: u64,
     /// Received marks of one user in one feed are written at most once in this time.
@@ -44,6 +46,7 @@ impl Default for StoreConfig {
             feeds_cached_max: 16_384,
             rows_cached_max: 32_768,
             attach_queue_max: 256,
+            attach_feeds_max: 10_000,
             expire_every_ms: 10_000,
             received_every_ms: 1_000,
             changes_kept_max: 1_000_000,

@@ -8,7 +8,6 @@ use feedlog_core::command::{Command, Principal};
 use feedlog_core::ids::{FeedId, SeqId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::Store;
 use crate::answers::Answers;
 use crate::append::Receipt;
 use crate::clock::Moment;
@@ -17,8 +16,9 @@ use crate::metrics;
 use crate::read::Reads;
 use crate::shard::{Asked, Mailbox, Reply};
 use crate::shelf::ShelfWrite;
-use crate::subscribe::{Attachment, Waiter};
+use crate::subscribe::{AttachLimits, Attachment, Hub, Waiter};
 use crate::views::*;
+use crate::{Blocking, Store};
 
 /// The store as one principal may use it. Cheap to clone.
 #[derive(Clone)]
@@ -174,16 +174,24 @@ impl Gate {
 
     /// Replay, then live, without a hole.
     pub async fn attach(&self, to: AttachTo) -> Result<Attachment, ReadError> {
+        let (hub, blocking, limits) = self.attaching()?;
+        self.read("attach", move |reads| Attachment::open(hub, Arc::new(reads.clone()), blocking, limits, to))
+            .await
+    }
+
+    /// An attachment that follows nothing yet: feeds, patterns and the caller's own feeds are added to it. With `resume` it
+    /// goes on where another one was.
+    pub async fn follow(&self, resume: Option<Resume>) -> Result<Attachment, ReadError> {
+        let (hub, blocking, limits) = self.attaching()?;
+        Attachment::resume(hub, Arc::new(self.reads()), blocking, limits, resume)
+    }
+
+    fn attaching(&self) -> Result<(Arc<Hub>, Blocking, AttachLimits), ReadError> {
         let inner = &*self.store.0;
         if inner.draining.load(Ordering::Relaxed) {
             return Err(ReadError::Unavailable("closing"));
         }
-        let (hub, blocking) = (inner.hub.clone(), inner.blocking.clone());
-        let queue_max = inner.attach_queue_max;
-        self.read("attach", move |reads| {
-            Attachment::open(hub, Arc::new(reads.clone()), blocking, queue_max, to)
-        })
-        .await
+        Ok((inner.hub.clone(), inner.blocking.clone(), inner.attach_limits))
     }
 
     /// One feed.

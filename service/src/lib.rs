@@ -49,7 +49,7 @@ use append::Appender;
 use cache::{Places, ShardReader};
 use clock::Moment;
 use shard::Mailbox;
-use subscribe::Hub;
+use subscribe::{AttachLimits, Hub};
 
 /// The running store. Cheap to clone.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ pub(crate) struct Inner {
     settings: Settings,
     pub(crate) clock: clock::Clock,
     submit_wait: Duration,
-    attach_queue_max: usize,
+    attach_limits: AttachLimits,
     pub(crate) appender: Appender,
     pub(crate) hub: Arc<Hub>,
     pub(crate) shards: Vec<Mailbox>,
@@ -119,8 +119,8 @@ impl Store {
             count => count,
         };
         let counters = metrics::Counters::new();
-        let appender = Appender::start(engine.clone())?;
-        let hub = Arc::new(Hub::new());
+        let hub = Arc::new(Hub::new(engine.commit_no()));
+        let appender = Appender::start(engine.clone(), hub.clone())?;
         let places = Arc::new(Places::new(config.rows_cached_max));
         let mut shards = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -153,7 +153,10 @@ impl Store {
             settings,
             clock: config.clock,
             submit_wait: Duration::from_millis(config.submit_wait_ms_max),
-            attach_queue_max: config.attach_queue_max,
+            attach_limits: AttachLimits {
+                queue: config.attach_queue_max.max(1),
+                feeds: config.attach_feeds_max.max(1),
+            },
             appender,
             hub,
             shards,

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use feedlog_core::command::{Action, Command, Principal};
+use feedlog_core::event::FeedKind;
 use feedlog_core::ids::{FeedId, SeqId, Uid};
 use feedlog_core::lane::{Lane, Setup, Step};
 use feedlog_core::rows::{RowKey, RowValue, RowsError};
@@ -26,7 +27,7 @@ use crate::error::SubmitError;
 use crate::marks::{Coalescer, Taken};
 use crate::metrics::Counters;
 use crate::shelf::ShelfWrite;
-use crate::subscribe::Hub;
+use crate::subscribe::{Hub, Published};
 
 /// Inputs that are taken before marks that are due are looked at.
 const ROUND_MAX: usize = 1024;
@@ -450,9 +451,17 @@ impl Shard {
             Ok(committed) => {
                 self.setting.reader.remember(flight.rows);
                 slot.lane.committed(flight.last, &mut self.steps);
+                let commit_no = committed.commit_no();
                 let entries = committed.into_entries();
                 self.setting.counters.entries.increment(entries.len() as u64);
-                self.setting.hub.publish(&flight.feed, entries, flight.joined);
+                let is_open = slot.lane.kind() == Some(FeedKind::Open);
+                self.setting.hub.publish(Published {
+                    feed: &flight.feed,
+                    entries,
+                    commit_no,
+                    is_open,
+                    joined: flight.joined,
+                });
             }
             Err(EngineError::Unknown(_)) => slot.lane.unknown(flight.last, &mut self.steps),
             // INVARIANT I-7: the lane loads the feed again before it decides anything more.

@@ -163,6 +163,31 @@ pub enum AttachTo {
     Mine(Vec<(FeedId, SeqId)>),
 }
 
+/// After which place to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// After this entry.
+    Seq(SeqId),
+    /// From now on.
+    Head,
+    /// After all entries that were committed up to this number, which [`crate::Attachment::settled`] gave. What a
+    /// [`Resume`] says of a feed comes first.
+    Commit(u64),
+}
+
+/// How far another attachment had come.
+#[derive(Debug, Clone, Default)]
+pub struct Resume {
+    /// Its [`crate::Attachment::settled`].
+    pub commit_no: u64,
+    /// Feeds that are to go on after exactly this place, because more of them was delivered, or not all of it was
+    /// acknowledged. At most [`RESUME_POSITIONS_MAX`].
+    pub positions: Vec<(FeedId, SeqId)>,
+}
+
+/// Most positions of a [`Resume`].
+pub const RESUME_POSITIONS_MAX: usize = 1 << 16;
+
 /// Payload with media type, as a front end hands it in.
 #[derive(Debug, Clone)]
 pub struct Body {

@@ -13,7 +13,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::http::Method;
 use feedlog_core::command::{Action, Command};
 use feedlog_core::ids::{FeedId, SeqId};
-use feedlog_service::views::{AttachTo, Delivery};
+use feedlog_service::views::{After, AttachTo, Delivery};
 use feedlog_service::{Attachment, Gate};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -342,7 +342,7 @@ impl Session {
             }
             Some(attachment) => {
                 for (feed, seq) in places {
-                    attachment.add(feed, seq).await?;
+                    attachment.add(feed, After::Seq(seq)).await?;
                     self.attached += 1;
                 }
                 return Ok(self.attached);

@@ -1,14 +1,21 @@
-//! Who follows which feed. Fed only from `Committed`, by the shard of the feed, in the order of the feed.
+//! Who follows which feed, by name, by user and by pattern. Fed only from `Committed`, by the shard of the feed, in the
+//! order of the feed.
+//!
+//! Only followers by name get entries. Who follows by user or by pattern is told of feeds that it does not follow yet, and
+//! then follows them by name.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use feedlog_core::entry::Entry;
 use feedlog_core::ids::{FeedId, SeqId, Uid};
+use feedlog_core::pattern::{Pattern, PatternSet};
+use feedlog_storage::Round;
 use tokio::sync::Notify;
 
+use super::water::LowWater;
 use crate::metrics as names;
 
 const STRIPES: usize = 64;
@@ -16,21 +23,57 @@ const STRIPES: usize = 64;
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// Feeds that one user may join while one attachment does not look; beyond, it lists the user's feeds again.
 const JOINED_MAX: usize = 256;
+/// Feeds that may be found by pattern while one attachment does not look; beyond, it looks through the commits.
+const FOUND_MAX: usize = 256;
 
 /// All followers of all feeds.
 pub(crate) struct Hub {
     feeds: Vec<Mutex<HashMap<FeedId, Topic>>>,
     users: Vec<Mutex<HashMap<Uid, Vec<Arc<Queue>>>>>,
+    patterns: RwLock<PatternSet<Watcher>>,
+    /// Grows with every new pattern.
+    generation: AtomicU64,
     queues: Mutex<HashMap<usize, Weak<Queue>>>,
-    // Followers and attached users; while there are none, publishing costs one load.
+    // Followers, attached users and patterns; while there are none, publishing costs next to nothing.
     listeners: AtomicUsize,
     next_queue: AtomicUsize,
-    closed: std::sync::atomic::AtomicBool,
+    closed: AtomicBool,
+    water: LowWater,
+}
+
+/// A queue with one of its patterns.
+#[derive(Clone)]
+struct Watcher {
+    queue: Arc<Queue>,
+    id: u32,
 }
 
 struct Topic {
     head: Arc<AtomicU64>,
     followers: Vec<Follower>,
+    /// The generation of patterns at which every queue with a matching pattern was among the followers: while it is the
+    /// newest, nobody needs to be told.
+    told: u64,
+}
+
+/// What became durable of a feed with one group.
+pub(crate) struct Published<'a> {
+    pub(crate) feed: &'a FeedId,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) commit_no: u64,
+    /// The feed is of the kind that patterns match.
+    pub(crate) is_open: bool,
+    /// Users for whom the feed is new, with the place before these entries.
+    pub(crate) joined: Vec<(Uid, SeqId)>,
+}
+
+/// A feed that a pattern matches and that is not followed.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) feed: FeedId,
+    /// The place before the entries of this commit.
+    pub(crate) after: SeqId,
+    pub(crate) commit_no: u64,
 }
 
 struct Follower {
@@ -58,6 +101,10 @@ pub(crate) struct Waiting {
     pub(crate) joined: Vec<(FeedId, SeqId)>,
     /// More feeds are new than could be noted.
     pub(crate) rescan: bool,
+    /// Feeds that were found by pattern, with the first commit of each.
+    pub(crate) found: HashMap<FeedId, (SeqId, u64)>,
+    /// More were found than could be noted.
+    pub(crate) lost: bool,
     /// Nothing follows.
     pub(crate) closed: bool,
 }
@@ -73,15 +120,35 @@ fn stripe<T: Hash + ?Sized>(of: &T) -> usize {
 }
 
 impl Hub {
-    pub(crate) fn new() -> Self {
+    /// `commit_no` is the newest commit of the engine, before anything is published.
+    pub(crate) fn new(commit_no: u64) -> Self {
         Self {
             feeds: (0..STRIPES).map(|_| Mutex::default()).collect(),
             users: (0..STRIPES).map(|_| Mutex::default()).collect(),
+            patterns: RwLock::default(),
+            generation: AtomicU64::new(1),
             queues: Mutex::default(),
             listeners: AtomicUsize::new(0),
             next_queue: AtomicUsize::new(0),
-            closed: std::sync::atomic::AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            water: LowWater::new(commit_no),
         }
+    }
+
+    /// Every entry that was committed up to here was published. Read it **before** taking a queue: then what is taken holds
+    /// all of them.
+    pub(crate) fn low_water(&self) -> u64 {
+        self.water.low()
+    }
+
+    /// Nothing that was committed after this was published yet.
+    pub(crate) fn newest(&self) -> u64 {
+        self.water.newest()
+    }
+
+    /// A commit is durable and its groups are about to be published.
+    pub(crate) fn announce(&self, round: &Round) {
+        self.water.announce(round.commit_no, round.appended, || self.all_behind());
     }
 
     /// A queue for one attachment with room for `max` entries.
@@ -125,22 +192,54 @@ impl Hub {
     pub(crate) fn follow(&self, feed: &FeedId, queue: &Arc<Queue>, slot: u64) -> Arc<AtomicU64> {
         self.listeners.fetch_add(1, Ordering::SeqCst);
         let mut feeds = lock(&self.feeds[stripe(feed.as_str())]);
-        let topic = feeds
-            .entry(feed.clone())
-            .or_insert_with(|| Topic { head: Arc::new(AtomicU64::new(0)), followers: Vec::new() });
+        let topic = feeds.entry(feed.clone()).or_insert_with(|| Topic {
+            head: Arc::default(),
+            followers: Vec::new(),
+            told: 0,
+        });
         topic.followers.push(Follower { queue: queue.clone(), slot });
         topic.head.clone()
     }
 
     pub(crate) fn unfollow(&self, feed: &FeedId, queue: &Queue, slot: u64) {
+        self.unfollow_if(feed, queue, slot, |_| true);
+    }
+
+    /// Stops following when nothing beyond `cursor` was published: whatever comes later is told by pattern.
+    pub(crate) fn unfollow_quiet(&self, feed: &FeedId, queue: &Queue, slot: u64, cursor: SeqId) -> bool {
+        self.unfollow_if(feed, queue, slot, |head| head <= cursor)
+    }
+
+    fn unfollow_if(&self, feed: &FeedId, queue: &Queue, slot: u64, may: impl FnOnce(SeqId) -> bool) -> bool {
         let mut feeds = lock(&self.feeds[stripe(feed.as_str())]);
-        let Some(topic) = feeds.get_mut(feed) else { return };
+        let Some(topic) = feeds.get_mut(feed) else { return true };
+        if !may(SeqId(topic.head.load(Ordering::SeqCst))) {
+            return false;
+        }
         let before = topic.followers.len();
         topic.followers.retain(|follower| follower.queue.id != queue.id || follower.slot != slot);
         self.listeners.fetch_sub(before - topic.followers.len(), Ordering::SeqCst);
+        // Its patterns may still match.
+        topic.told = 0;
         if topic.followers.is_empty() {
             feeds.remove(feed);
         }
+        true
+    }
+
+    /// From now on the queue learns of open feeds that match and that it does not follow. Read the number of the newest
+    /// commit **after** this: what was committed later is told.
+    pub(crate) fn watch(&self, pattern: &Pattern, queue: &Arc<Queue>, id: u32) {
+        self.listeners.fetch_add(1, Ordering::SeqCst);
+        let mut patterns = self.patterns.write().unwrap_or_else(PoisonError::into_inner);
+        patterns.insert(pattern, Watcher { queue: queue.clone(), id });
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn unwatch(&self, pattern: &Pattern, queue: &Queue, id: u32) {
+        let mut patterns = self.patterns.write().unwrap_or_else(PoisonError::into_inner);
+        patterns.remove(pattern, |watcher| watcher.queue.id == queue.id && watcher.id == id);
+        self.listeners.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// From now on the queue learns of feeds that are new for the user.
@@ -160,12 +259,21 @@ impl Hub {
         }
     }
 
-    /// Entries that are durable now, and the users for whom the feed is new with the place before these entries.
-    pub(crate) fn publish(&self, feed: &FeedId, entries: Vec<Entry>, joined: Vec<(Uid, SeqId)>) {
-        // `follow` counts before it reads the head, so whoever is not counted yet reads these entries from the log.
-        if self.listeners.load(Ordering::SeqCst) == 0 || entries.is_empty() {
+    /// Hands on entries that are durable now.
+    pub(crate) fn publish(&self, published: Published<'_>) {
+        if published.entries.is_empty() {
             return;
         }
+        let commit_no = published.commit_no;
+        // `follow` counts before it reads the head, so whoever is not counted yet reads these entries from the log.
+        if self.listeners.load(Ordering::SeqCst) > 0 {
+            self.push(published);
+        }
+        self.water.retire(commit_no);
+    }
+
+    fn push(&self, published: Published<'_>) {
+        let Published { feed, entries, commit_no, is_open, joined } = published;
         let span = tracing::debug_span!("push", feed_id = feed.as_str());
         let _in_span = span.enter();
         for (uid, after) in joined {
@@ -173,14 +281,42 @@ impl Hub {
                 queues.iter().for_each(|queue| queue.joined(feed, after));
             }
         }
-        let feeds = lock(&self.feeds[stripe(feed.as_str())]);
-        let Some(topic) = feeds.get(feed) else { return };
-        if let Some(last) = entries.last() {
-            topic.head.store(last.seq.0, Ordering::SeqCst);
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+        let (after, last) = (first.seq.prev(), last.seq);
+        let mut feeds = lock(&self.feeds[stripe(feed.as_str())]);
+        let mut topic = feeds.get_mut(feed);
+        if is_open && topic.as_ref().is_none_or(|topic| topic.told != self.generation.load(Ordering::SeqCst))
+        {
+            self.tell(&Found { feed: feed.clone(), after, commit_no }, topic.as_deref_mut());
         }
+        let Some(topic) = topic else { return };
+        topic.head.store(last.0, Ordering::SeqCst);
         let entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
         for follower in &topic.followers {
             follower.queue.push(follower.slot, &entries);
+        }
+    }
+
+    /// Tells those whose patterns match and who do not follow yet.
+    fn tell(&self, found: &Found, topic: Option<&mut Topic>) {
+        let patterns = self.patterns.read().unwrap_or_else(PoisonError::into_inner);
+        if patterns.is_empty() {
+            return;
+        }
+        let followers: HashSet<usize> = match &topic {
+            Some(topic) => topic.followers.iter().map(|follower| follower.queue.id).collect(),
+            None => HashSet::new(),
+        };
+        let mut all_follow = true;
+        patterns.each(found.feed.as_str(), |watcher| {
+            if !followers.contains(&watcher.queue.id) {
+                all_follow = false;
+                watcher.queue.found(found);
+            }
+        });
+        if let (Some(topic), true) = (topic, all_follow) {
+            // Stands still while the patterns are read.
+            topic.told = self.generation.load(Ordering::SeqCst);
         }
     }
 
@@ -199,6 +335,11 @@ impl Hub {
                 lock(&queue.waiting).rescan = true;
                 queue.bell.notify_one();
             }
+        }
+        // Without a pattern there is nothing that can be lost.
+        for queue in lock(&self.queues).values().filter_map(Weak::upgrade) {
+            lock(&queue.waiting).lost = true;
+            queue.bell.notify_one();
         }
     }
 }
@@ -239,6 +380,31 @@ impl Queue {
         }
         drop(waiting);
         self.bell.notify_one();
+    }
+
+    fn found(&self, found: &Found) {
+        let mut waiting = lock(&self.waiting);
+        if !waiting.found.contains_key(&found.feed) {
+            if waiting.found.len() < FOUND_MAX {
+                // The first of its feed says from where on.
+                waiting.found.insert(found.feed.clone(), (found.after, found.commit_no));
+            } else {
+                waiting.lost = true;
+            }
+        }
+        drop(waiting);
+        self.bell.notify_one();
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.entries.is_empty()
+            && waiting.behind.is_empty()
+            && waiting.joined.is_empty()
+            && waiting.found.is_empty()
+            && !waiting.rescan
+            && !waiting.lost
     }
 
     /// Everything that waits, leaving room for more.

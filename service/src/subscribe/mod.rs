@@ -3,8 +3,18 @@
 //! Each followed feed has a cursor, the newest place that was delivered. A live entry is delivered only when it is the
 //! next one; whatever is beyond is fetched from the log. So the queue may lose anything at any time: it is a hint with
 //! the entries enclosed.
+//!
+//! A pattern follows nothing by itself. The hub tells of each open feed that it matches and that is not followed yet, and
+//! the feed is then followed like any other (`follow.rs`). When more were told than could be noted, and to resume, the
+//! commits themselves are looked through (`scan.rs`).
 
+mod discover;
+mod follow;
 mod hub;
+mod scan;
+mod waiter;
+mod wants;
+mod water;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,29 +23,48 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use feedlog_core::entry::Entry;
 use feedlog_core::event::Event;
 use feedlog_core::ids::{FeedId, SeqId};
-use feedlog_core::policy::{Denied, ReadScope};
+use feedlog_core::policy::ReadScope;
 use feedlog_core::read::{self, Shown};
 use tokio::task::JoinHandle;
 
 use crate::Blocking;
 use crate::error::ReadError;
 use crate::read::{EngineReader, Reads};
-use crate::views::{AttachTo, Delivery, Gone, HistoryQuery, Page, View};
-pub(crate) use hub::{Hub, Queue};
+use crate::views::{Delivery, Gone, HistoryQuery, Page, View};
+use follow::Start;
+use hub::{Found, Queue};
+pub(crate) use hub::{Hub, Published};
+use scan::{Scan, Step};
+pub(crate) use waiter::Waiter;
+use wants::Wants;
 
 /// Entries that one replay page fetches.
 const REPLAY_PAGE: usize = 200;
-/// Feeds that one attachment may name.
-const FEEDS_MAX: usize = 10_000;
+
+/// What one attachment may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttachLimits {
+    /// Live entries that wait.
+    pub(crate) queue: usize,
+    /// Feeds that are followed at a time. Those that patterns found give way; what is more than that is looked up in the
+    /// log commit by commit.
+    pub(crate) feeds: usize,
+}
 
 /// A reader of one or many feeds: replay, `CaughtUp`, then live. Bounded memory: a reader that is slow falls back to the
 /// log.
+///
+/// A feed may be followed for several reasons at once: by name, as one of the reader's own, by patterns. Each of its entries
+/// is delivered once, and it is followed until the last reason is gone.
 pub struct Attachment {
     hub: Arc<Hub>,
     reads: Arc<Reads>,
     blocking: Blocking,
+    limits: AttachLimits,
     queue: Arc<Queue>,
     mine: bool,
+    /// Made by [`crate::Gate::attach`]: removing a feed by name also takes it out of the reader's own.
+    plain: bool,
     next_slot: u64,
     feeds: HashMap<u64, Followed>,
     slots: HashMap<FeedId, u64>,
@@ -47,6 +76,25 @@ pub struct Attachment {
     live: VecDeque<(u64, Arc<Entry>)>,
     joined: Vec<(FeedId, SeqId)>,
     rescan: bool,
+    wants: Arc<Wants>,
+    found: Vec<Found>,
+    /// More feeds were found than could be noted.
+    lost: bool,
+    scan: Option<Scan>,
+    /// What live patterns want of commits up to here was delivered, or is of feeds that are followed.
+    swept: u64,
+    /// `swept` once the feeds in `found` are followed.
+    sweep_to: u64,
+    /// Places of an earlier attachment, until all that goes on from there was added.
+    positions: HashMap<FeedId, SeqId>,
+    resuming: bool,
+    /// All that goes on from there was added: the queue was looked at.
+    begun: bool,
+    /// The low-water mark of before the queue was last taken, and the newest commit of after.
+    taken: u64,
+    newest: u64,
+    settled: u64,
+    reached: u64,
     ready: VecDeque<Delivery>,
     /// The log could not be read.
     failed: bool,
@@ -63,125 +111,30 @@ struct Followed {
     /// The newest published place.
     published: Arc<AtomicU64>,
     replaying: bool,
+    /// Followed by name.
+    named: bool,
+    /// Followed as one of the reader's own.
+    mine: bool,
+    /// Of the kind that patterns match.
+    is_open: bool,
+    /// Nothing up to the cursor was committed after this.
+    known: u64,
+    /// When it last had something, in deliveries.
+    used: u64,
 }
 
 /// What a blocking read brought.
 enum Fetched {
     Page(u64, Result<Page, ReadError>),
     Shown(u64, Arc<Entry>, Result<(ReadScope, Shown), ReadError>),
-    Joined(Vec<(FeedId, SeqId, Result<ReadScope, ReadError>)>),
+    Listed(Vec<(FeedId, SeqId)>),
+    Joined(Vec<Start>),
+    Found(Vec<Start>),
+    Resumed(Vec<Start>),
+    Scanned(Step),
 }
 
 impl Attachment {
-    /// Attaches. Blocks; named feeds that may not be read are an error, except with `Mine`, where they end.
-    pub(crate) fn open(
-        hub: Arc<Hub>,
-        reads: Arc<Reads>,
-        blocking: Blocking,
-        queue_max: usize,
-        to: AttachTo,
-    ) -> Result<Self, ReadError> {
-        let (named, mine) = match to {
-            AttachTo::Feeds(named) => (named, false),
-            AttachTo::Mine(named) => (named, true),
-        };
-        if named.len() > FEEDS_MAX {
-            return Err(ReadError::BadField { field: "feeds", problem: "are too many" });
-        }
-        let queue = hub.queue(queue_max.max(1));
-        // From here on dropping `this` undoes every registration.
-        let mut this = Self {
-            hub,
-            reads,
-            blocking,
-            queue,
-            mine,
-            next_slot: 0,
-            feeds: HashMap::new(),
-            slots: HashMap::new(),
-            replay: VecDeque::new(),
-            catching_up: true,
-            announced: Vec::new(),
-            live: VecDeque::new(),
-            joined: Vec::new(),
-            rescan: false,
-            ready: VecDeque::new(),
-            failed: false,
-            reading: None,
-        };
-        for (feed, after) in named {
-            match this.reads.contents(&feed) {
-                Ok(access) => this.follow(feed, Some(after), access.scope)?,
-                Err(ReadError::Denied(_)) if mine => this.ready.push_back(Delivery::Ended(feed)),
-                Err(error) => return Err(error),
-            }
-        }
-        if mine {
-            if this.reads.principal.anonymous {
-                return Err(Denied::Unauthenticated.into());
-            }
-            // Registered before listing: a feed joined in between is told, or listed, or both.
-            this.hub.follow_user(&this.reads.principal.uid, &this.queue);
-            for feed in this.list_mine()? {
-                this.follow_from_head(feed)?;
-            }
-        }
-        this.announced.extend(this.feeds.keys().copied());
-        Ok(this)
-    }
-
-    fn list_mine(&self) -> Result<Vec<FeedId>, ReadError> {
-        let mut feeds = Vec::new();
-        self.reads.each_feed(|feed, user_feed, _| {
-            if user_feed.is_some() {
-                feeds.push(feed);
-            }
-            Ok(())
-        })?;
-        Ok(feeds)
-    }
-
-    fn follow_from_head(&mut self, feed: FeedId) -> Result<(), ReadError> {
-        if self.slots.contains_key(&feed) {
-            return Ok(());
-        }
-        match self.reads.contents(&feed) {
-            Ok(access) => self.follow(feed, None, access.scope),
-            Err(ReadError::Denied(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Registers, then reads the head: entries up to it come from the log, later ones through the queue.
-    fn follow(&mut self, feed: FeedId, after: Option<SeqId>, scope: ReadScope) -> Result<(), ReadError> {
-        if self.slots.contains_key(&feed) {
-            return Ok(());
-        }
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        let published = self.hub.follow(&feed, &self.queue, slot);
-        let followed = Followed {
-            feed: feed.clone(),
-            cursor: SeqId::ZERO,
-            prev: None,
-            scope,
-            published,
-            replaying: false,
-        };
-        self.slots.insert(feed.clone(), slot);
-        self.feeds.insert(slot, followed);
-        let head = self.reads.engine.head(&feed)?.seq;
-        // A place beyond the head is not kept: entries up to it have yet to come.
-        let cursor = after.unwrap_or(head).min(head);
-        let followed = self.feeds.get_mut(&slot).expect("INVARIANT: inserted above");
-        followed.cursor = cursor;
-        if cursor < head {
-            followed.replaying = true;
-            self.replay.push_back(slot);
-        }
-        Ok(())
-    }
-
     /// The next delivery; `None` when the service is closing or the log could not be read: attach again then, from the
     /// newest places delivered. Cancel safe.
     pub async fn next(&mut self) -> Option<Delivery> {
@@ -198,12 +151,23 @@ impl Attachment {
                 match fetched {
                     Ok(Ok(fetched)) => self.apply(fetched),
                     // The service is closing, or a read panicked: the reader attaches again.
-                    Ok(Err(_)) | Err(_) => return None,
+                    Ok(Err(_)) | Err(_) => {
+                        self.failed = true;
+                        return None;
+                    }
                 }
                 continue;
             }
             if let Some(&slot) = self.replay.front() {
                 self.read_page(slot);
+                continue;
+            }
+            if self.resuming {
+                self.look_at_positions();
+                continue;
+            }
+            if self.scan.is_some() {
+                self.go_on_scanning();
                 continue;
             }
             if self.catching_up {
@@ -219,29 +183,75 @@ impl Attachment {
                 self.deliver(slot, entry);
                 continue;
             }
+            // Before the reader's own: a feed that is both goes on from where its patterns are.
+            if !self.found.is_empty() {
+                self.look_at_found();
+                continue;
+            }
             if self.rescan || !self.joined.is_empty() {
                 self.look_at_joined();
+                continue;
+            }
+            if std::mem::take(&mut self.lost) {
+                self.scan = Some(Scan::new(self.swept));
                 continue;
             }
             if self.take_queue() {
                 return None;
             }
-            if self.live.is_empty() && self.replay.is_empty() && self.joined.is_empty() && !self.rescan {
+            if self.live.is_empty() && self.replay.is_empty() && !self.has_news() {
                 self.queue.bell.notified().await;
             }
         }
     }
 
-    /// Takes what waits; `true` when the service is closing.
+    /// Everything that was committed up to this number and is followed was returned by [`Attachment::next`]: what a session
+    /// stores as its place. Goes back when something is added that is to be replayed from an older place.
+    pub fn settled(&self) -> u64 {
+        let is_quiet = self.begun
+            && self.ready.is_empty()
+            && self.reading.is_none()
+            && self.replay.is_empty()
+            && !self.resuming
+            && self.scan.is_none()
+            && self.live.is_empty()
+            && !self.has_news()
+            && !self.failed;
+        // The mark is read before the queue is looked at: what it covers would be there.
+        let low = self.hub.low_water();
+        if is_quiet && self.queue.is_empty() { low.max(self.settled) } else { self.settled }
+    }
+
+    /// Nothing that was returned by [`Attachment::next`] was committed after this number. Once [`Attachment::settled`] has
+    /// come as far, places that were noted until now are not needed any more to resume.
+    pub fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    fn has_news(&self) -> bool {
+        !self.joined.is_empty() || self.rescan || !self.found.is_empty() || self.lost
+    }
+
+    /// Takes what waits; `true` when the service is closing. Everything taken before was delivered.
     fn take_queue(&mut self) -> bool {
+        self.settled = self.settled.max(self.taken);
+        self.begun = true;
+        self.positions = HashMap::new();
+        // Before the queue is taken: then what it covers is in what is taken now.
+        self.taken = self.hub.low_water();
         let waiting = self.queue.take();
+        self.newest = self.hub.newest();
+        if !waiting.entries.is_empty() {
+            self.reached = self.reached.max(self.newest);
+        }
         self.live = waiting.entries;
         self.joined.extend(waiting.joined);
-        self.rescan |= waiting.rescan;
+        self.rescan |= waiting.rescan && self.mine;
         for slot in waiting.behind {
             // What is in `live` comes first: replay begins at the cursor after it, or repeats nothing.
             self.replay_later(slot);
         }
+        self.note_found(waiting.found, waiting.lost);
         waiting.closed
     }
 
@@ -280,6 +290,8 @@ impl Attachment {
         if entry.seq <= followed.cursor {
             return;
         }
+        followed.known = followed.known.max(self.newest);
+        followed.used = self.newest;
         let newest = followed.published.load(Ordering::SeqCst) <= entry.seq.0;
         match (followed.prev, changes_access(&entry.event, &self.reads)) {
             // Nothing came after it, so nothing can have happened to it: no read is needed.
@@ -299,47 +311,21 @@ impl Attachment {
         }
     }
 
-    fn look_at_joined(&mut self) {
-        let mut joined = std::mem::take(&mut self.joined);
-        let rescan = std::mem::take(&mut self.rescan);
-        joined.retain(|(feed, _)| !self.slots.contains_key(feed));
-        if joined.is_empty() && !rescan {
-            return;
-        }
-        let reads = self.reads.clone();
-        self.read(move || {
-            if rescan {
-                // Which feeds are new is not known any more: all are told, from their start for this user on.
-                reads.each_feed(|feed, user_feed, _| {
-                    joined.extend(user_feed.map(|row| (feed, row.since_seq.prev())));
-                    Ok(())
-                })?;
-            }
-            let looked = joined.into_iter().map(|(feed, after)| {
-                let scope = reads.contents(&feed).map(|access| access.scope);
-                (feed, after, scope)
-            });
-            Ok(Fetched::Joined(looked.collect()))
-        });
-    }
-
     fn apply(&mut self, fetched: Fetched) {
         match fetched {
             Fetched::Page(slot, page) => self.apply_page(slot, page),
             Fetched::Shown(slot, entry, shown) => self.apply_shown(slot, &entry, shown),
-            Fetched::Joined(feeds) => {
-                for (feed, after, scope) in feeds {
-                    // A feed that was left again meanwhile has nothing to show, and the head of a feed that
-                    // cannot be read now will be read with its first entry.
-                    if let Ok(scope) = scope {
-                        let _ = self.follow(feed, Some(after), scope);
-                    }
-                }
-            }
+            Fetched::Listed(feeds) => self.apply_listed(feeds),
+            Fetched::Joined(starts) => self.apply_joined(starts),
+            Fetched::Found(starts) => self.apply_found(starts),
+            Fetched::Resumed(starts) => self.apply_resumed(starts),
+            Fetched::Scanned(step) => self.apply_scanned(step),
         }
     }
 
     fn apply_page(&mut self, slot: u64, page: Result<Page, ReadError>) {
+        // One commit may be on its way between the entries and the number.
+        let newest = self.reads.engine.commit_no() + 1;
         let Some(followed) = self.feeds.get_mut(&slot) else {
             self.replay.retain(|other| *other != slot);
             return;
@@ -354,22 +340,30 @@ impl Attachment {
             Some(next) => SeqId(u64::try_from(next).unwrap_or(0)).max(followed.cursor),
             None => page.head,
         };
-        let mut gone = page.gone.into_iter().peekable();
-        for view in page.entries {
-            while let Some(range) = gone.next_if(|range| range.from < view.entry.seq) {
-                self.ready.push_back(Delivery::Gone(followed.feed.clone(), range));
-            }
-            followed.prev = Some(view.entry.seq);
-            self.ready.push_back(Delivery::Entry(Arc::new(view)));
-        }
-        for range in gone {
-            self.ready.push_back(Delivery::Gone(followed.feed.clone(), range));
-        }
+        followed.known = newest;
+        followed.used = newest;
+        self.reached = self.reached.max(newest);
+        followed.prev = page.entries.last().map(|view| view.entry.seq).or(followed.prev);
         followed.cursor = covered;
         followed.scope.first = page.first;
         if page.next.is_none() {
             followed.replaying = false;
             self.replay.retain(|other| *other != slot);
+        }
+        self.hand_out(page);
+    }
+
+    /// Entries and gaps of a page, in their order.
+    fn hand_out(&mut self, page: Page) {
+        let mut gone = page.gone.into_iter().peekable();
+        for view in page.entries {
+            while let Some(range) = gone.next_if(|range| range.from < view.entry.seq) {
+                self.ready.push_back(Delivery::Gone(page.feed.clone(), range));
+            }
+            self.ready.push_back(Delivery::Entry(Arc::new(view)));
+        }
+        for range in gone {
+            self.ready.push_back(Delivery::Gone(page.feed.clone(), range));
         }
     }
 
@@ -404,7 +398,10 @@ impl Attachment {
     }
 
     fn end(&mut self, slot: u64) {
-        if let Some(followed) = self.forget(slot) {
+        if let Some(followed) = self.forget(slot)
+            // What only a pattern found was never promised.
+            && (followed.named || followed.mine)
+        {
             self.ready.push_back(Delivery::Ended(followed.feed));
         }
     }
@@ -416,38 +413,15 @@ impl Attachment {
         self.hub.unfollow(&followed.feed, &self.queue, slot);
         Some(followed)
     }
-
-    /// Adds a feed, replayed after a place (WebSocket `attach` on an open connection). `CaughtUp` follows for it.
-    pub async fn add(&mut self, feed: FeedId, after: SeqId) -> Result<(), ReadError> {
-        if self.feeds.len() >= FEEDS_MAX && !self.slots.contains_key(&feed) {
-            return Err(ReadError::BadField { field: "feeds", problem: "are too many" });
-        }
-        let (reads, name) = (self.reads.clone(), feed.clone());
-        let access = self.blocking.run(move || reads.contents(&name)).await?;
-        self.remove(&feed);
-        self.follow(feed.clone(), Some(after), access.scope)?;
-        self.announced.extend(self.slots.get(&feed));
-        self.catching_up = true;
-        Ok(())
-    }
-
-    /// Stops following a feed. Deliveries of it that were prepared are dropped.
-    pub fn remove(&mut self, feed: &FeedId) {
-        if let Some(slot) = self.slots.get(feed).copied() {
-            self.forget(slot);
-        }
-        self.ready.retain(|delivery| match delivery {
-            Delivery::Entry(view) => view.entry.feed != *feed,
-            Delivery::Gone(of, _) | Delivery::Ended(of) => of != feed,
-            Delivery::CaughtUp(_) => true,
-        });
-    }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
         for (slot, followed) in self.feeds.drain() {
             self.hub.unfollow(&followed.feed, &self.queue, slot);
+        }
+        for (id, want) in self.wants.iter() {
+            self.hub.unwatch(&want.pattern, &self.queue, id);
         }
         if self.mine {
             self.hub.unfollow_user(&self.reads.principal.uid, &self.queue);
@@ -490,43 +464,6 @@ fn changes_access(event: &Event, reads: &Reads) -> bool {
 /// Whether the time decides if the entry is shown.
 fn expires(event: &Event) -> bool {
     matches!(event, Event::MessageSent(message) if message.expires_ms.is_some())
-}
-
-/// Rings when something was appended to a feed, for reads that wait.
-pub(crate) struct Waiter {
-    hub: Arc<Hub>,
-    queue: Arc<Queue>,
-    feed: FeedId,
-}
-
-impl Waiter {
-    pub(crate) fn new(hub: Arc<Hub>, feed: FeedId) -> Self {
-        // No room: the entries themselves are read from the log.
-        let queue = hub.queue(0);
-        hub.follow(&feed, &queue, 0);
-        Self { hub, queue, feed }
-    }
-
-    /// Waits for the next append; `false` when the service is closing.
-    pub(crate) async fn rung(&self) -> bool {
-        loop {
-            let waiting = self.queue.take();
-            if waiting.closed {
-                return false;
-            }
-            if !waiting.behind.is_empty() {
-                return true;
-            }
-            self.queue.bell.notified().await;
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.hub.unfollow(&self.feed, &self.queue, 0);
-        self.hub.drop_queue(&self.queue);
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use feedlog_core::entry::Payload;
 use feedlog_core::event::{Event, FeedKind, HistoryMode};
 use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::policy::Denied;
-use feedlog_service::views::{AttachTo, Delivery, GoneReason, HistoryQuery};
+use feedlog_service::views::{After, AttachTo, Delivery, GoneReason, HistoryQuery};
 use feedlog_service::{ReadError, StoreConfig, SubmitError};
 
 use crate::world::*;
@@ -334,13 +334,13 @@ async fn feeds_are_added_and_removed_on_an_open_attachment() {
     let ann = store.gate(user("ann"));
     let mut attachment = ann.attach(one(&one_feed, 2)).await.unwrap();
     assert!(matches!(next(&mut attachment).await, Delivery::CaughtUp(_)));
-    attachment.add(other.clone(), SeqId(1)).await.unwrap();
+    attachment.add(other.clone(), After::Seq(SeqId(1))).await.unwrap();
     assert_eq!(next_seq(&mut attachment).await, 2);
     match next(&mut attachment).await {
         Delivery::CaughtUp(heads) => assert_eq!(heads, vec![(other.clone(), SeqId(2))]),
         other => panic!("{other:?}"),
     }
-    assert!(attachment.add(crate::world::feed("none"), SeqId(0)).await.is_err());
+    assert!(attachment.add(crate::world::feed("none"), After::Seq(SeqId(0))).await.is_err());
     attachment.remove(&one_feed);
     say(&ann, &one_feed, "unheard").await;
     say(&ann, &other, "heard").await;

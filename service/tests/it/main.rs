@@ -7,6 +7,7 @@ mod attaching;
 mod auth;
 mod carried;
 mod faults;
+mod following;
 mod logs;
 mod maintenance;
 mod marks;

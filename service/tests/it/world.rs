@@ -305,6 +305,13 @@ pub(crate) async fn group(store: &Store, name: &str, owner: &str, members: &[&st
     feed
 }
 
+/// Sends to an open feed, which need not exist.
+pub(crate) async fn publish(gate: &Gate, name: &str, text: &str) -> Done {
+    let mut draft = draft(text);
+    draft.create = Some(create(FeedKind::Open, &[]));
+    gate.submit(send(&feed(name), draft)).await.unwrap().done().clone()
+}
+
 pub(crate) async fn remove(gate: &Gate, feed: &FeedId, name: &str) -> Done {
     act(gate, feed, Action::RemoveMember { uid: uid(name), reason: None }).await.unwrap()
 }
