@@ -4,4 +4,5 @@
 
 pub mod errors;
 pub mod http;
+mod made;
 pub mod mqtt;

@@ -12,6 +12,7 @@ use super::route::{Answer, CURSOR, FEED, LIMIT, Route, Size};
 use super::wire::input::{ChangeFeedBody, CreateFeedBody, SettingsBody};
 use super::wire::output::{ConversationOut, ConversationPageOut, DoneOut, FeedOut};
 use crate::errors::{ApiError, Kind};
+use crate::made;
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -58,12 +59,12 @@ async fn create(call: Call) -> Answer {
     let feed = match (direct, named) {
         (true, Some(_)) => return Err(unfit("feed_id", "direct feeds name themselves")),
         (true, None) => match create.members.as_slice() {
-            [other] => FeedId::direct(me, other, digest),
-            [a, b] if a == me || b == me => FeedId::direct(a, b, digest),
+            [other] => FeedId::direct(me, other, made::digest),
+            [a, b] if a == me || b == me => FeedId::direct(a, b, made::digest),
             _ => return Err(unfit("members", "must name the other user of a direct feed")),
         },
         (false, Some(feed)) => feed,
-        (false, None) => generated()?,
+        (false, None) => made::feed_id()?,
     };
     let command = Command { feed: feed.clone(), action: Action::CreateFeed(create) };
     let status = match call.gate().submit(command).await {
@@ -73,21 +74,6 @@ async fn create(call: Call) -> Answer {
         Err(error) => return Err(error.into()),
     };
     show(call.gate(), &feed, status).await
-}
-
-fn digest(bytes: &[u8]) -> [u8; 32] {
-    *blake3::hash(bytes).as_bytes()
-}
-
-/// A name nobody can guess: 128 random bits.
-fn generated() -> Result<FeedId, ApiError> {
-    let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).map_err(|_| crate::errors::unavailable("no_randomness"))?;
-    let mut name = String::from("feed-");
-    for byte in random {
-        name.push_str(&format!("{byte:02x}"));
-    }
-    Ok(FeedId::parse(&name).expect("hexadecimal digits make a valid name"))
 }
 
 async fn show(gate: &Gate, feed: &FeedId, status: u16) -> Answer {
