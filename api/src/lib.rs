@@ -4,5 +4,6 @@
 
 pub mod errors;
 pub mod http;
+pub mod im;
 mod made;
 pub mod mqtt;

@@ -1,0 +1,3 @@
+//! mqant's side of us without sockets.
+
+pub mod uri;
