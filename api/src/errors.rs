@@ -158,6 +158,14 @@ impl ApiError {
         self.with("retry_after_ms", after_ms)
     }
 
+    /// The text of mqant's `Error`: the stable name and what it means, or what mqant itself says before a login.
+    pub fn to_mqant(&self) -> String {
+        match self.kind {
+            Kind::Unauthenticated => "Not Logined".to_owned(),
+            kind => format!("{}: {}", kind.row().code, self.message),
+        }
+    }
+
     /// `{"code","message","details"}`.
     pub fn to_json(&self) -> Value {
         json!({

@@ -23,7 +23,7 @@ mod stream;
 mod tests;
 mod tls;
 mod watched;
-mod wire;
+pub(crate) mod wire;
 mod ws;
 
 pub use config::{HttpConfig, TlsConfig};
