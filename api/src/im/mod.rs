@@ -7,6 +7,7 @@
 mod envelope;
 mod message;
 mod methods;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 pub mod uri;
