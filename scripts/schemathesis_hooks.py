@@ -19,6 +19,16 @@ def map_path_parameters(context, path_parameters):
 
 
 @schemathesis.hook
+def map_body(context, body):
+    # Likewise for the methods that name their feed in the body; a name that is meant to be wrong stays so.
+    if isinstance(body, dict):
+        value = body.get("feeds")
+        if isinstance(value, str) and 0 < len(value) < 60 and value.isprintable() and sum(value.encode("utf-8", "replace")) % 3 == 0:
+            body["feeds"] = FEEDS[len(value) % len(FEEDS)]
+    return body
+
+
+@schemathesis.hook
 def before_call(context, case, kwargs):
     query = case.query
     if not isinstance(query, dict):

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use super::config::HttpConfig;
 use super::failures::Failures;
 use super::route::{Access, Pace, Route, Size};
 use super::serve::Services;
-use super::{admin, docs, entries, feeds, members, messages, openapi, ops, people, stream, ws};
+use super::{admin, docs, entries, feeds, im, members, messages, openapi, ops, people, stream, ws};
 use crate::errors::{ApiError, Kind, unavailable};
 
 /// The header by which a service names the user it acts for.
@@ -157,10 +157,10 @@ impl App {
         let work = AssertUnwindSafe(self.clone().answer(route.clone(), request)).catch_unwind();
         let response = match work.await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => refuse(&error),
+            Ok(Err(error)) => route.refuse(&error),
             Err(_) => {
                 tracing::error!(front_end = "http", route = route.id, "a handler panicked");
-                refuse(&ApiError::new(Kind::Internal, "an internal error; it was logged"))
+                route.refuse(&ApiError::new(Kind::Internal, "an internal error; it was logged"))
             }
         };
         let status = response.status();
@@ -237,6 +237,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(stream::routes());
     routes.extend(ws::routes());
     routes.extend(people::routes());
+    routes.extend(im::routes());
     routes.extend(admin::routes());
     routes.extend(ops::routes());
     routes
@@ -269,7 +270,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         let methods = methods.fallback(move || {
             let mut error = ApiError::new(Kind::MethodNotAllowed, "this method is not allowed here");
             error.allow = Some(allow.clone());
-            std::future::ready(refuse(&error))
+            std::future::ready(if im::is_here(path) { im::refuse_enveloped(&error) } else { refuse(&error) })
         });
         router = router.route(path, methods);
     }
@@ -277,7 +278,14 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         router = router.merge(docs::router(document));
     }
     let router = router
-        .fallback(|| std::future::ready(refuse(&ApiError::new(Kind::NotFound, "there is nothing here"))))
+        .fallback(|uri: Uri| {
+            let error = ApiError::new(Kind::NotFound, "there is nothing here");
+            std::future::ready(if im::is_here(uri.path()) {
+                im::refuse_enveloped(&error)
+            } else {
+                refuse(&error)
+            })
+        })
         .layer(axum::middleware::map_response(harden));
     layers(router, &app.config)
 }

@@ -11,6 +11,7 @@ mod docs;
 mod entries;
 mod failures;
 mod feeds;
+mod im;
 mod members;
 mod messages;
 mod openapi;

@@ -24,6 +24,7 @@ pub(crate) fn document(routes: &[Route]) -> Value {
         path[method] = operation(route);
     }
     schemas.insert("Error".into(), error_schema());
+    schemas.insert("ImError".into(), super::im::error_schema());
     refine(&mut schemas);
     json!({
         "openapi": "3.1.0",
@@ -38,7 +39,7 @@ pub(crate) fn document(routes: &[Route]) -> Value {
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "feeds"}, {"name": "members"}, {"name": "messages"}, {"name": "entries"}, {"name": "streams"},
-            {"name": "people"}, {"name": "admin"}, {"name": "operation"},
+            {"name": "people"}, {"name": "mqant"}, {"name": "admin"}, {"name": "operation"},
         ],
         "paths": paths,
         "components": {
@@ -153,10 +154,11 @@ fn responses(route: &Route) -> Value {
             codes.push(kind.row().code);
         }
     }
+    let error = if route.enveloped { "#/components/schemas/ImError" } else { "#/components/schemas/Error" };
     for (status, codes) in by_status {
         let mut response = json!({
             "description": format!("`{}`", codes.join("`, `")),
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+            "content": {"application/json": {"schema": {"$ref": error}}},
         });
         match status {
             401 => {
@@ -250,7 +252,25 @@ fn refine(schemas: &mut BTreeMap<String, Value>) {
         ]);
     }
     if let Some(entry) = schemas.get_mut("Entry") {
-        entry["properties"]["payload"] = any;
+        entry["properties"]["payload"] = any.clone();
+    }
+    if let Some(send) = schemas.get_mut("ImSend") {
+        send["properties"]["payload"] = any;
+        send["required"] = json!(["feeds", "payload"]);
+    }
+    if let Some(message) = schemas.get_mut("ImMessage") {
+        message["properties"]["Payload"] = json!({
+            "description": "JSON as it was sent; other text as a string; other bytes as `{\"base64\"}`; of an entry that is \
+                no message, its fields. Absent when recalled.",
+        });
+    }
+    if let Some(recall) = schemas.get_mut("ImRecall") {
+        recall["properties"]["seq_id"] = json!({"$ref": "#/components/schemas/Whole"});
+        recall["properties"]["msg_id"] = json!({"$ref": "#/components/schemas/ClientMsgId"});
+        recall["oneOf"] = json!([
+            {"required": ["seq_id"], "properties": {"msg_id": false}},
+            {"required": ["msg_id"], "properties": {"seq_id": false}},
+        ]);
     }
 }
 

@@ -149,6 +149,8 @@ pub(crate) struct Route {
     pub(crate) body: Option<BodyOf>,
     pub(crate) answers: Vec<Documented>,
     pub(crate) errors: &'static [Kind],
+    /// Whether its errors wear mqant's envelope.
+    pub(crate) enveloped: bool,
     pub(crate) handler: Handler,
     pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
 }
@@ -173,6 +175,7 @@ impl Route {
             body: None,
             answers: Vec::new(),
             errors: &[],
+            enveloped: false,
             handler: Arc::new(move |call| Box::pin(handler(call))),
             schemas: Vec::new(),
         }
@@ -210,9 +213,32 @@ impl Route {
     }
 
     pub(crate) fn gives<T: utoipa::ToSchema>(mut self, status: u16, about: &'static str) -> Self {
-        let schema = serde_json::json!({"$ref": format!("#/components/schemas/{}", self.learn::<T>())});
+        let schema = self.reference::<T>();
         self.answers.push(Documented { status, about, body: Some(("application/json", schema)) });
         self
+    }
+
+    pub(crate) fn optional_body(mut self) -> Self {
+        if let Some(body) = &mut self.body {
+            body.optional = true;
+        }
+        self
+    }
+
+    /// Answers and errors wear mqant's envelope.
+    pub(crate) fn enveloped(mut self) -> Self {
+        self.enveloped = true;
+        self
+    }
+
+    pub(crate) fn gives_enveloped<T: utoipa::ToSchema>(mut self) -> Self {
+        let result = self.reference::<T>();
+        self.gives_other(200, "Done.", Some(("application/json", super::im::answer(&result))))
+    }
+
+    pub(crate) fn gives_enveloped_either<T: utoipa::ToSchema, U: utoipa::ToSchema>(mut self) -> Self {
+        let result = serde_json::json!({"anyOf": [self.reference::<T>(), self.reference::<U>()]});
+        self.gives_other(200, "Done.", Some(("application/json", super::im::answer(&result))))
     }
 
     pub(crate) fn gives_other(
@@ -230,11 +256,20 @@ impl Route {
         self
     }
 
+    fn reference<T: utoipa::ToSchema>(&mut self) -> Value {
+        serde_json::json!({"$ref": format!("#/components/schemas/{}", self.learn::<T>())})
+    }
+
     fn learn<T: utoipa::ToSchema>(&mut self) -> String {
         let name = T::name().into_owned();
         self.schemas.push((name.clone(), T::schema()));
         T::schemas(&mut self.schemas);
         name
+    }
+
+    /// An error of this route.
+    pub(crate) fn refuse(&self, error: &ApiError) -> Response {
+        if self.enveloped { super::im::refuse_enveloped(error) } else { super::call::refuse(error) }
     }
 
     /// Whether the query may carry the token.

@@ -3,6 +3,7 @@
 mod calls;
 mod errors;
 mod golden;
+mod im;
 mod server;
 mod streams;
 mod world;
