@@ -7,3 +7,4 @@ pub mod http;
 pub mod im;
 mod made;
 pub mod mqtt;
+pub mod pb;
