@@ -1,13 +1,16 @@
 //! Packets off the front of a read buffer.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 
+use super::checks::{
+    NAME, NAME_V31, QOS_3, Sniffed, check_filter, check_flags, check_name, options, reasons, sniff,
+    unsupported,
+};
 use super::property::Block;
 use super::reader::{NOT_MINIMAL, Reader, TOO_LONG, Variable, variable};
 use super::{
     Ack, Auth, Connack, Connect, Disconnect, Fault, Level, Packet, PacketId, Properties, Publish, Qos, Role,
-    Suback, Subscribe, SubscribeOptions, Text, Unsuback, Unsubscribe, Will, WireError, malformed,
-    protocol_error, reason, topic,
+    Suback, Subscribe, Unsuback, Unsubscribe, Will, WireError, malformed, protocol_error, reason,
 };
 
 /// How far a read buffer is asked to grow at once, whatever length a packet announces.
@@ -15,26 +18,22 @@ const RESERVED_BYTES_MAX: usize = 4096;
 
 /// The kinds of packets: the upper half of the first byte.
 pub(super) mod kind {
-    pub(in super::super) const CONNECT: u8 = 1;
-    pub(in super::super) const CONNACK: u8 = 2;
-    pub(in super::super) const PUBLISH: u8 = 3;
-    pub(in super::super) const PUBACK: u8 = 4;
-    pub(in super::super) const PUBREC: u8 = 5;
-    pub(in super::super) const PUBREL: u8 = 6;
-    pub(in super::super) const PUBCOMP: u8 = 7;
-    pub(in super::super) const SUBSCRIBE: u8 = 8;
-    pub(in super::super) const SUBACK: u8 = 9;
-    pub(in super::super) const UNSUBSCRIBE: u8 = 10;
-    pub(in super::super) const UNSUBACK: u8 = 11;
-    pub(in super::super) const PINGREQ: u8 = 12;
-    pub(in super::super) const PINGRESP: u8 = 13;
-    pub(in super::super) const DISCONNECT: u8 = 14;
-    pub(in super::super) const AUTH: u8 = 15;
+    pub(in crate::mqtt::wire) const CONNECT: u8 = 1;
+    pub(in crate::mqtt::wire) const CONNACK: u8 = 2;
+    pub(in crate::mqtt::wire) const PUBLISH: u8 = 3;
+    pub(in crate::mqtt::wire) const PUBACK: u8 = 4;
+    pub(in crate::mqtt::wire) const PUBREC: u8 = 5;
+    pub(in crate::mqtt::wire) const PUBREL: u8 = 6;
+    pub(in crate::mqtt::wire) const PUBCOMP: u8 = 7;
+    pub(in crate::mqtt::wire) const SUBSCRIBE: u8 = 8;
+    pub(in crate::mqtt::wire) const SUBACK: u8 = 9;
+    pub(in crate::mqtt::wire) const UNSUBSCRIBE: u8 = 10;
+    pub(in crate::mqtt::wire) const UNSUBACK: u8 = 11;
+    pub(in crate::mqtt::wire) const PINGREQ: u8 = 12;
+    pub(in crate::mqtt::wire) const PINGRESP: u8 = 13;
+    pub(in crate::mqtt::wire) const DISCONNECT: u8 = 14;
+    pub(in crate::mqtt::wire) const AUTH: u8 = 15;
 }
-
-/// The names of the protocol: 3.1, and since.
-const NAME_V31: &[u8] = b"MQIsdp";
-const NAME: &[u8] = b"MQTT";
 
 /// Takes packets off the front of the bytes of one connection.
 #[derive(Debug, Clone)]
@@ -68,7 +67,7 @@ impl Decoder {
     }
 
     /// Takes one packet off the front of `buffer`, as slices of it. `Ok(None)`: more bytes are needed; `buffer` then has
-    /// room for what is missing, at most 4 KiB beyond what arrived (a buffer that grows may double). An error is found as
+    /// room for some of them, at most 4 KiB beyond what arrived or as much again as arrived. An error is found as
     /// soon as the bytes that show it are there, and ends the connection.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Packet>, WireError> {
         self.packet(buffer).map_err(|failure| match failure {
@@ -93,8 +92,13 @@ impl Decoder {
         let total = header.saturating_add(remaining);
         if total > self.packet_bytes_max {
             if self.level.is_none() && first >> 4 == kind::CONNECT {
-                // So that a CONNECT that is too large gets an answer in its own version.
-                self.level = sniff(behind.get(length_bytes..).unwrap_or_default());
+                // So that it gets an answer in its own version, whichever way its first bytes arrive.
+                let begun = behind.get(length_bytes..).unwrap_or_default();
+                match sniff(begun) {
+                    Sniffed::Level(level) => self.level = Some(level),
+                    Sniffed::Short if begun.len() < remaining => return Ok(None),
+                    Sniffed::Short | Sniffed::Other => {}
+                }
             }
             return Err(Failure::Fault(Fault {
                 reason: reason::PACKET_TOO_LARGE,
@@ -102,7 +106,10 @@ impl Decoder {
             }));
         }
         if let Some(missing) = total.checked_sub(buffer.len()).filter(|missing| *missing > 0) {
-            buffer.reserve(missing.min(RESERVED_BYTES_MAX));
+            // Only once it is full, so that many small reads do not add up.
+            if buffer.capacity() == buffer.len() {
+                buffer.reserve(missing.min(RESERVED_BYTES_MAX));
+            }
             return Ok(None);
         }
         let mut body = buffer.split_to(total).freeze();
@@ -190,7 +197,7 @@ impl Decoder {
             (NAME_V31, 3) => Level::V31,
             (NAME, 4) => Level::V311,
             (NAME, 5) => Level::V5,
-            (name, number) => return Err(unsupported(name, number)),
+            (name, number) => return Err(Failure::Unsupported(unsupported(name, number))),
         };
         self.level = Some(level);
         if level == Level::V5 && !minimal {
@@ -216,8 +223,8 @@ impl Decoder {
                 "will QoS or retain without a will (MQTT5 [MQTT-3.1.2-11] [MQTT-3.1.2-13], 3.1.1 [MQTT-3.1.2-13] [MQTT-3.1.2-15])",
             ));
         }
-        if level == Level::V311 && has(6) && !has(7) {
-            return Err(malformed("a password without a user name (3.1.1 [MQTT-3.1.2-22])"));
+        if level != Level::V5 && has(6) && !has(7) {
+            return Err(malformed("a password without a user name (3.1.1 [MQTT-3.1.2-22], 3.1 §3.1)"));
         }
         let keep_alive_s = reader.u16()?;
         let properties = self.properties(level, reader, Block::Connect)?;
@@ -390,6 +397,11 @@ impl Decoder {
         if !reason::of_auth(self.role, reason) {
             return Err(protocol_error("a reason that AUTH does not know (MQTT5 [MQTT-3.15.2-1])"));
         }
+        // §3.15.2.1 allows a success without properties, written out or not.
+        let bare = reason == reason::SUCCESS && properties.is_empty();
+        if !bare && properties.authentication_method().is_none() {
+            return Err(protocol_error("AUTH without an authentication method (MQTT5 §3.15.2.2.2)"));
+        }
         Ok(Auth { reason, properties })
     }
 }
@@ -405,129 +417,4 @@ impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
-}
-
-const QOS_3: Fault = malformed("QoS 3 (MQTT5, 3.1.1 [MQTT-3.3.1-4])");
-
-/// The flags of a fixed header: MQTT5 [MQTT-2.1.3-1], 3.1.1 [MQTT-2.2.2-2]. 3.1 does not use most of them.
-fn check_flags(level: Level, kind: u8, flags: u8) -> Result<(), Fault> {
-    if kind == kind::PUBLISH {
-        if flags & 0b0110 == 0b0110 {
-            return Err(QOS_3);
-        }
-        if level != Level::V31 && flags & 0b1110 == 0b1000 {
-            return Err(malformed("DUP with QoS 0 (MQTT5, 3.1.1 [MQTT-3.3.1-2])"));
-        }
-        return Ok(());
-    }
-    let with_qos = matches!(kind, kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE);
-    let right = match level {
-        // 3.1 §2.1: these three are QoS 1 and may be sent again with DUP; other packets do not use the flags.
-        Level::V31 => !with_qos || flags & 0b0110 == 0b0010,
-        Level::V311 | Level::V5 => flags == if with_qos { 0b0010 } else { 0 },
-    };
-    if right {
-        return Ok(());
-    }
-    Err(malformed(
-        "flags of a fixed header (MQTT5 [MQTT-2.1.3-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.6.1-1], 3.1.1 [MQTT-2.2.2-2])",
-    ))
-}
-
-/// A CONNECT of a level that is not ours; who names another protocol gets no answer.
-fn unsupported(name: &[u8], number: u8) -> Failure {
-    // The highest bit marks a bridge (mosquitto); its answer is in the form of the rest.
-    let level = match (name, number & 0x7F) {
-        (NAME_V31, _) => Some(Level::V31),
-        (NAME, ..=4) => Some(Level::V311),
-        (NAME, _) => Some(Level::V5),
-        _ => None,
-    };
-    Failure::Unsupported(WireError {
-        reason: reason::UNSUPPORTED_PROTOCOL_VERSION,
-        problem: "a protocol name or level that is not spoken here (MQTT5, 3.1.1 [MQTT-3.1.2-1] [MQTT-3.1.2-2])",
-        level,
-    })
-}
-
-/// The level of a CONNECT whose body begins like this.
-fn sniff(body: &[u8]) -> Option<Level> {
-    match body {
-        [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', 3, ..] => Some(Level::V31),
-        [0, 4, b'M', b'Q', b'T', b'T', 4, ..] => Some(Level::V311),
-        [0, 4, b'M', b'Q', b'T', b'T', 5, ..] => Some(Level::V5),
-        _ => None,
-    }
-}
-
-/// The most characters of a topic in 3.1 (§3.3, topic name).
-const V31_TOPIC_CHARS_MAX: usize = 32_767;
-
-fn too_long_for_v31(level: Level, topic: &Text) -> bool {
-    level == Level::V31
-        && topic.bytes().len() > V31_TOPIC_CHARS_MAX
-        && topic.chars().count() > V31_TOPIC_CHARS_MAX
-}
-
-fn check_name(level: Level, name: &Text) -> Result<(), Fault> {
-    if topic::is_name(name) && !too_long_for_v31(level, name) {
-        return Ok(());
-    }
-    Err(Fault {
-        reason: reason::TOPIC_NAME_INVALID,
-        problem: "a topic name that is empty or has a wildcard (MQTT5, 3.1.1 [MQTT-3.3.2-2] [MQTT-4.7.3-1])",
-    })
-}
-
-/// Whether a filter is that of a shared subscription. Before MQTT 5 `$share` means nothing to the protocol.
-fn check_filter(level: Level, filter: &Text) -> Result<bool, Fault> {
-    if !topic::is_filter(filter) || too_long_for_v31(level, filter) {
-        return Err(Fault {
-            reason: reason::TOPIC_FILTER_INVALID,
-            problem: "no topic filter (MQTT5 [MQTT-4.7.1-1] [MQTT-4.7.1-2], 3.1.1 [MQTT-4.7.1-2] [MQTT-4.7.1-3], [MQTT-4.7.3-1])",
-        });
-    }
-    if level != Level::V5 {
-        return Ok(false);
-    }
-    match topic::shared(filter) {
-        Ok(shared) => Ok(shared.is_some()),
-        Err(topic::BadShare) => Err(Fault {
-            reason: reason::TOPIC_FILTER_INVALID,
-            problem: "no shared subscription (MQTT5 [MQTT-4.8.2-1] [MQTT-4.8.2-2])",
-        }),
-    }
-}
-
-fn options(level: Level, byte: u8) -> Result<SubscribeOptions, Fault> {
-    const RESERVED: Fault =
-        malformed("reserved bits of subscription options (MQTT5 [MQTT-3.8.3-5], 3.1.1 [MQTT-3.8.3-4])");
-    let reserved = match level {
-        Level::V31 => 0, // 3.1 §3.8 does not use the upper bits.
-        Level::V311 => 0b1111_1100,
-        Level::V5 => 0b1100_0000,
-    };
-    if byte & reserved != 0 {
-        return Err(RESERVED);
-    }
-    let qos = Qos::from_bits(byte & 3)
-        .ok_or(protocol_error("a subscription with QoS 3 (MQTT5 §3.8.3.1, 3.1.1 [MQTT-3.8.3-4])"))?;
-    if level != Level::V5 {
-        return Ok(SubscribeOptions { qos, no_local: false, retain_as_published: false, retain_handling: 0 });
-    }
-    let retain_handling = (byte >> 4) & 3;
-    if retain_handling == 3 {
-        return Err(protocol_error("retain handling 3 (MQTT5 §3.8.3.1)"));
-    }
-    Ok(SubscribeOptions { qos, no_local: byte & 4 != 0, retain_as_published: byte & 8 != 0, retain_handling })
-}
-
-fn reasons(reader: &mut Reader, known: impl Fn(u8) -> bool) -> Result<Vec<u8>, Fault> {
-    let codes: Bytes = reader.take_rest();
-    if codes.iter().all(|code| known(*code)) {
-        return Ok(codes.to_vec());
-    }
-    Err(protocol_error(
-        "a reason that this packet does not know (MQTT5 [MQTT-3.9.3-2] [MQTT-3.11.3-2], 3.1.1 [MQTT-3.9.3-2])",
-    ))
 }

@@ -11,8 +11,11 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
+mod checks;
 mod decode;
 pub mod encode;
+#[doc(hidden)]
+pub mod fuzz;
 mod packet;
 mod properties;
 mod property;
@@ -88,7 +91,7 @@ pub enum Role {
     Client,
 }
 
-/// Bytes that the version of the connection forbids. The connection is over: MQTT5 [MQTT-4.8.0-1], 3.1.1 [MQTT-4.8.0-1].
+/// Bytes that the version of the connection forbids. The connection is over: MQTT5 [MQTT-4.13.1-1], 3.1.1 [MQTT-4.8.0-1].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WireError {
     /// The MQTT 5 reason code that says so, see [`reason`].

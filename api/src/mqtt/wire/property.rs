@@ -5,33 +5,33 @@ use super::{Fault, Role, malformed, protocol_error, reason, topic};
 
 /// Identifiers.
 pub(super) mod id {
-    pub(in super::super) const PAYLOAD_FORMAT_INDICATOR: u8 = 0x01;
-    pub(in super::super) const MESSAGE_EXPIRY: u8 = 0x02;
-    pub(in super::super) const CONTENT_TYPE: u8 = 0x03;
-    pub(in super::super) const RESPONSE_TOPIC: u8 = 0x08;
-    pub(in super::super) const CORRELATION_DATA: u8 = 0x09;
-    pub(in super::super) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
-    pub(in super::super) const SESSION_EXPIRY: u8 = 0x11;
-    pub(in super::super) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
-    pub(in super::super) const SERVER_KEEP_ALIVE: u8 = 0x13;
-    pub(in super::super) const AUTHENTICATION_METHOD: u8 = 0x15;
-    pub(in super::super) const AUTHENTICATION_DATA: u8 = 0x16;
-    pub(in super::super) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
-    pub(in super::super) const WILL_DELAY: u8 = 0x18;
-    pub(in super::super) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
-    pub(in super::super) const RESPONSE_INFORMATION: u8 = 0x1A;
-    pub(in super::super) const SERVER_REFERENCE: u8 = 0x1C;
-    pub(in super::super) const REASON_STRING: u8 = 0x1F;
-    pub(in super::super) const RECEIVE_MAXIMUM: u8 = 0x21;
-    pub(in super::super) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
-    pub(in super::super) const TOPIC_ALIAS: u8 = 0x23;
-    pub(in super::super) const MAXIMUM_QOS: u8 = 0x24;
-    pub(in super::super) const RETAIN_AVAILABLE: u8 = 0x25;
-    pub(in super::super) const USER: u8 = 0x26;
-    pub(in super::super) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
-    pub(in super::super) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
-    pub(in super::super) const SUBSCRIPTION_IDENTIFIERS_AVAILABLE: u8 = 0x29;
-    pub(in super::super) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
+    pub(in crate::mqtt::wire) const PAYLOAD_FORMAT_INDICATOR: u8 = 0x01;
+    pub(in crate::mqtt::wire) const MESSAGE_EXPIRY: u8 = 0x02;
+    pub(in crate::mqtt::wire) const CONTENT_TYPE: u8 = 0x03;
+    pub(in crate::mqtt::wire) const RESPONSE_TOPIC: u8 = 0x08;
+    pub(in crate::mqtt::wire) const CORRELATION_DATA: u8 = 0x09;
+    pub(in crate::mqtt::wire) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
+    pub(in crate::mqtt::wire) const SESSION_EXPIRY: u8 = 0x11;
+    pub(in crate::mqtt::wire) const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
+    pub(in crate::mqtt::wire) const SERVER_KEEP_ALIVE: u8 = 0x13;
+    pub(in crate::mqtt::wire) const AUTHENTICATION_METHOD: u8 = 0x15;
+    pub(in crate::mqtt::wire) const AUTHENTICATION_DATA: u8 = 0x16;
+    pub(in crate::mqtt::wire) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
+    pub(in crate::mqtt::wire) const WILL_DELAY: u8 = 0x18;
+    pub(in crate::mqtt::wire) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
+    pub(in crate::mqtt::wire) const RESPONSE_INFORMATION: u8 = 0x1A;
+    pub(in crate::mqtt::wire) const SERVER_REFERENCE: u8 = 0x1C;
+    pub(in crate::mqtt::wire) const REASON_STRING: u8 = 0x1F;
+    pub(in crate::mqtt::wire) const RECEIVE_MAXIMUM: u8 = 0x21;
+    pub(in crate::mqtt::wire) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+    pub(in crate::mqtt::wire) const TOPIC_ALIAS: u8 = 0x23;
+    pub(in crate::mqtt::wire) const MAXIMUM_QOS: u8 = 0x24;
+    pub(in crate::mqtt::wire) const RETAIN_AVAILABLE: u8 = 0x25;
+    pub(in crate::mqtt::wire) const USER: u8 = 0x26;
+    pub(in crate::mqtt::wire) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
+    pub(in crate::mqtt::wire) const WILDCARD_SUBSCRIPTION_AVAILABLE: u8 = 0x28;
+    pub(in crate::mqtt::wire) const SUBSCRIPTION_IDENTIFIERS_AVAILABLE: u8 = 0x29;
+    pub(in crate::mqtt::wire) const SHARED_SUBSCRIPTION_AVAILABLE: u8 = 0x2A;
 }
 
 /// Where a block of properties stands; one bit each. PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK and UNSUBACK allow the same.
@@ -185,9 +185,6 @@ pub(super) fn check(bytes: &[u8], block: Block, receiver: Role) -> Result<(), Fa
     let has = |id: u8| seen & (1_u64 << id) != 0;
     if has(id::AUTHENTICATION_DATA) && !has(id::AUTHENTICATION_METHOD) {
         return Err(protocol_error("authentication data without a method (MQTT5 §3.1.2.11.10)"));
-    }
-    if block == Block::Auth && !has(id::AUTHENTICATION_METHOD) {
-        return Err(protocol_error("AUTH without an authentication method (MQTT5 §3.15.2.2.2)"));
     }
     Ok(())
 }

@@ -85,7 +85,11 @@ impl Reader {
 
     /// The packet must end here.
     pub(super) fn end(&self) -> Result<(), Fault> {
-        if self.rest.is_empty() { Ok(()) } else { Err(malformed("bytes behind the last field of a packet")) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(malformed("bytes behind the last field of a packet (MQTT5 §2.1.4, 3.1.1 §2.2.3)"))
+        }
     }
 }
 
