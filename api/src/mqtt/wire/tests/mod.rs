@@ -1,6 +1,7 @@
 //! Tests of the bytes of MQTT. Tests of a rule carry a number, `w01` and on, by which the documents name them.
 
 mod arrivals;
+mod corpus;
 mod generate;
 mod given;
 mod noise;
