@@ -5,6 +5,7 @@ mod corpus;
 mod generate;
 mod given;
 mod noise;
+mod oracles;
 mod round_trip;
 mod rules_bytes;
 mod rules_connect;
