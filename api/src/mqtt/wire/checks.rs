@@ -23,8 +23,9 @@ pub(super) fn check_flags(level: Level, kind: u8, flags: u8) -> Result<(), Fault
     }
     let with_qos = matches!(kind, kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE);
     let right = match level {
-        // 3.1 §2.1: these three are QoS 1 and may be sent again with DUP; other packets do not use the flags.
-        Level::V31 => !with_qos || flags & 0b0110 == 0b0010,
+        // 3.1 §2.1: these are QoS 1 and may be sent again with DUP; other packets do not use the flags. Some clients of its
+        // time send PUBREL without QoS 1, which changes nothing: it has a packet id always.
+        Level::V31 => !with_qos || kind == kind::PUBREL || flags & 0b0110 == 0b0010,
         Level::V311 | Level::V5 => flags == if with_qos { 0b0010 } else { 0 },
     };
     if right {
@@ -72,7 +73,7 @@ pub(super) fn sniff(body: &[u8]) -> Sniffed {
     Sniffed::Other
 }
 
-/// The most characters of a topic in 3.1 (§3.3, topic name).
+/// The most characters of a topic in 3.1 (§2.2, topic name).
 const V31_TOPIC_CHARS_MAX: usize = 32_767;
 
 fn too_long_for_v31(level: Level, topic: &Text) -> bool {

@@ -2,8 +2,10 @@
 
 use bytes::BytesMut;
 
+use super::generate::{self, Random, bytes};
 use super::samples::{LEVELS, connects, packets};
-use crate::mqtt::wire::{Decoder, Role, encode};
+use crate::mqtt::wire::encode::{self, SharedPublish};
+use crate::mqtt::wire::{Decoder, Packet, Publish, Role};
 
 #[test]
 fn every_sample_decodes_to_itself() {
@@ -26,4 +28,29 @@ fn every_sample_decodes_to_itself() {
             assert_eq!(decoder.level(), Some(level));
         }
     }
+}
+
+#[test]
+fn w70_a_shared_frame_is_the_packet_encoded_alone() {
+    let mut frames = 0;
+    for level in LEVELS {
+        for seed in 0..500 {
+            let Packet::Publish(packet) = generate::packet(&mut Random::new(seed), level, Role::Client)
+            else {
+                continue;
+            };
+            let Publish { dup, qos, retain, topic, packet_id, properties, payload } = &packet;
+            let shared = SharedPublish::new(level, *qos, *retain, topic, properties.bytes(), payload);
+            assert_eq!(shared.needs_packet_id(), packet_id.is_some());
+            // Behind other packets, and more than once.
+            let mut out = BytesMut::from(&[0xD0, 0][..]);
+            shared.write(*dup, *packet_id, &mut out);
+            shared.write(*dup, *packet_id, &mut out);
+            let alone = bytes(level, &Packet::Publish(packet.clone()));
+            assert_eq!(shared.len(), alone.len());
+            assert_eq!(out[2..], alone.repeat(2), "{level:?}, seed {seed}");
+            frames += 1;
+        }
+    }
+    assert!(frames > 300, "{frames} frames");
 }
