@@ -1,7 +1,7 @@
 //! Numbers for users and for entries, because this wire has no names.
 //!
-//! A uid that is a decimal number below 2^52 is that number. Every other uid gets a stored alias from 2^52 up, and every
-//! entry that is shown a stored number of its own. Rows of the shelf `pb`; integers are big-endian u64, names have their
+//! A uid that is a decimal number below 2^52 is that number. Every other uid gets a stored alias from 2^52 up (all
+//! anonymous senders share the last one), and every entry that is shown a stored number of its own. Rows of the shelf `pb`; integers are big-endian u64, names have their
 //! length (u16) before them:
 //!
 //! | key | value |
@@ -36,6 +36,8 @@ use crate::errors::{ApiError, unavailable};
 const SHELF: &str = "pb";
 /// The first alias; every decimal uid below it is its own number.
 const ALIASES: u64 = 1 << 52;
+/// Whoever did not authenticate. Their names last as long as a connection: an alias for each would grow for ever.
+const ANONYMOUS: u64 = NUMBERS_END - 1;
 /// Entry numbers reserved with one write. A restart leaves at most so many unused.
 const BLOCK: u64 = 4096;
 /// Numbers remembered at most; when full, all that nobody waits for go.
@@ -92,6 +94,9 @@ impl Ids {
         if let Some(number) = decimal(uid) {
             return Ok(number);
         }
+        if uid.is_anonymous() {
+            return Ok(ANONYMOUS);
+        }
         let cell = self.0.uids.cell(uid.clone());
         cell.get_or_try_init(|| self.alias(uid)).await.copied()
     }
@@ -104,7 +109,7 @@ impl Ids {
             return read_u64(&stored);
         }
         let alias = shelf.get(b"N").await?.map_or(Ok(ALIASES), |stored| read_u64(&stored))?;
-        if alias >= NUMBERS_END {
+        if alias >= ANONYMOUS {
             return Err(unavailable("out of numbers"));
         }
         let name = Bytes::copy_from_slice(uid.as_str().as_bytes());

@@ -391,6 +391,13 @@ async fn users_have_numbers_both_ways() {
         assert_eq!(again.number_of(&uid(other)).await.unwrap(), alias, "{other}");
         assert_eq!(again.uid_of(alias).await.unwrap(), Some(uid(other)));
     }
+    let last = (1 << 53) - 1;
+    assert_eq!(
+        world.ids.number_of(&uid("anon:1")).await.unwrap(),
+        last,
+        "one for all, or they would grow for ever"
+    );
+    assert_eq!(world.ids.uid_of(last).await.unwrap(), None);
     assert_eq!(world.ids.uid_of((1 << 52) + 99).await.unwrap(), None);
     assert_eq!(world.ids.uid_of(u64::MAX).await.unwrap(), None);
 }
