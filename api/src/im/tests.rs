@@ -266,6 +266,18 @@ async fn a_push_is_as_on_the_page_and_wraps_what_other_wires_sent() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_connection_carries_goes_with_the_message() {
+    let world = World::new();
+    world.ok("u1", "create_feeds", json!({"feeds": "f1"})).await;
+    let gate = world.gate("u1");
+    let body = br#"{"feeds":"f1","payload":1}"#;
+    call(&world.im, &gate, "send", body, Bytes::from_static(b"\x01x")).await.unwrap();
+    let view = gate.entry(&FeedId::parse("f1").unwrap(), SeqId(3)).await.unwrap();
+    let carried = &view.entry.message().unwrap().carried;
+    assert_eq!(carried.bytes().unwrap(), &b"\x01x"[..]);
+}
+
 #[test]
 fn logins_are_read_in_both_forms() {
     let login = |token: &str, user: Option<&str>, topic: Option<&str>| Login {
