@@ -4,9 +4,12 @@
 //! no larger than the peer accepts is the caller's to check, and so is that its body fits in
 //! [`super::REMAINING_BYTES_MAX`].
 
+use std::fmt;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::decode::kind;
+use super::packet::hidden;
 use super::{
     Ack, Connect, FIELD_BYTES_MAX, Level, Packet, PacketId, Publish, Qos, REMAINING_BYTES_MAX, Subscribe,
     SubscribeOptions, Text, Unsubscribe, reason,
@@ -118,7 +121,7 @@ pub fn publish(level: Level, packet: &Publish, out: &mut BytesMut) {
 }
 
 /// A PUBLISH frame made once for all subscribers of one version, QoS and options.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SharedPublish {
     frame: Bytes,
     /// Where the packet id stands; nowhere with QoS 0.
@@ -171,6 +174,13 @@ impl SharedPublish {
         if let Some(place) = out.get_mut(start + at..start + at + 2) {
             place.copy_from_slice(&id);
         }
+    }
+}
+
+// INVARIANT I-8: without the payload.
+impl fmt::Debug for SharedPublish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedPublish").field("frame", &hidden(self.frame.len())).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The packets.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::{Level, PacketId, Properties, Qos, Text};
@@ -26,7 +28,7 @@ pub enum Packet {
 }
 
 /// The first packet of a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect {
     /// The version that the client speaks.
     pub level: Level,
@@ -47,7 +49,7 @@ pub struct Connect {
 }
 
 /// A message that the server publishes when the connection is lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // as in a PUBLISH
 pub struct Will {
     pub qos: Qos,
@@ -69,7 +71,7 @@ pub struct Connack {
 }
 
 /// A message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Publish {
     /// Whether it may have been sent before.
     pub dup: bool,
@@ -171,4 +173,60 @@ pub struct Auth {
     pub reason: u8,
     /// Method and data.
     pub properties: Properties,
+}
+
+/// Stands for bytes that are not shown.
+pub(super) fn hidden(bytes: usize) -> impl fmt::Debug {
+    struct Hidden(usize);
+    impl fmt::Debug for Hidden {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "<{} bytes>", self.0)
+        }
+    }
+    Hidden(bytes)
+}
+
+// INVARIANT I-8: passwords and payloads do not get into logs with a packet that is shown.
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { level, clean_start, keep_alive_s, client_id, will, username, password, properties } = self;
+        f.debug_struct("Connect")
+            .field("level", level)
+            .field("clean_start", clean_start)
+            .field("keep_alive_s", keep_alive_s)
+            .field("client_id", client_id)
+            .field("will", will)
+            .field("username", username)
+            .field("password", &password.as_ref().map(|password| hidden(password.len())))
+            .field("properties", properties)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Will {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { qos, retain, topic, payload, properties } = self;
+        f.debug_struct("Will")
+            .field("qos", qos)
+            .field("retain", retain)
+            .field("topic", topic)
+            .field("payload", &hidden(payload.len()))
+            .field("properties", properties)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dup, qos, retain, topic, packet_id, properties, payload } = self;
+        f.debug_struct("Publish")
+            .field("dup", dup)
+            .field("qos", qos)
+            .field("retain", retain)
+            .field("topic", topic)
+            .field("packet_id", packet_id)
+            .field("properties", properties)
+            .field("payload", &hidden(payload.len()))
+            .finish()
+    }
 }

@@ -149,30 +149,32 @@ impl Properties {
     /// response topic, correlation data and user properties (MQTT5 [MQTT-3.3.2-4], [MQTT-3.3.2-15] to [MQTT-3.3.2-18],
     /// [MQTT-3.3.2-20]). A slice when these stand side by side, a copy when something between them is left out.
     pub fn forwardable(&self) -> Bytes {
-        let mut scan = Scan::new(&self.0);
-        let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
-        let mut start = 0;
-        while let Some((id, _)) = scan.next() {
-            let end = self.0.len().saturating_sub(scan.left());
-            if is_forwarded(id) {
-                match runs.last_mut() {
-                    Some(run) if run.end == start => run.end = end,
-                    _ => runs.push(start..end),
-                }
-            }
-            start = end;
+        let block = &self.0;
+        let forwarded = || {
+            let mut scan = Scan::new(block);
+            let mut start = 0;
+            std::iter::from_fn(move || {
+                let (id, _) = scan.next()?;
+                let place = start..block.len().saturating_sub(scan.left());
+                start = place.end;
+                Some((id, place))
+            })
+            .filter(|(id, _)| is_forwarded(*id))
+            .map(|(_, place)| place)
+        };
+        let (mut first, mut end, mut bytes) = (None, 0, 0);
+        for place in forwarded() {
+            first.get_or_insert(place.start);
+            bytes += place.len();
+            end = place.end;
         }
-        match runs.as_slice() {
-            [] => Bytes::new(),
-            [run] => self.0.slice(run.clone()),
-            runs => {
-                let mut joined = BytesMut::with_capacity(self.0.len());
-                for run in runs {
-                    joined.extend_from_slice(self.0.get(run.clone()).unwrap_or_default());
-                }
-                joined.freeze()
-            }
+        let start = first.unwrap_or(0);
+        if end - start == bytes {
+            return block.slice(start..end);
         }
+        let mut joined = BytesMut::with_capacity(bytes);
+        forwarded().for_each(|place| joined.extend_from_slice(block.get(place).unwrap_or_default()));
+        joined.freeze()
     }
 }
 

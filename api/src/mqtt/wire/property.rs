@@ -1,5 +1,8 @@
 //! The properties of MQTT 5 (§2.2.2.2): which there are, what they hold, where they may stand.
 
+use std::fmt;
+
+use super::packet::hidden;
 use super::reader::Slice;
 use super::{Fault, Role, malformed, protocol_error, reason, topic};
 
@@ -50,7 +53,7 @@ pub(super) enum Block {
 }
 
 /// What a property holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     Byte(u8),
     Two(u16),
@@ -59,6 +62,20 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     Binary(&'a [u8]),
     Pair(&'a str, &'a str),
+}
+
+// INVARIANT I-8: texts and data belong to people, and may be credentials.
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Byte(number) => number.fmt(f),
+            Self::Two(number) => number.fmt(f),
+            Self::Four(number) | Self::Variable(number) => number.fmt(f),
+            Self::Text(text) => hidden(text.len()).fmt(f),
+            Self::Binary(data) => hidden(data.len()).fmt(f),
+            Self::Pair(name, value) => hidden(name.len() + value.len()).fmt(f),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]

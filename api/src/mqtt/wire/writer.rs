@@ -1,15 +1,17 @@
 //! Properties to be sent.
 
+use std::fmt;
+
 use bytes::{BufMut, BytesMut};
 
 use super::encode::put_variable;
-use super::property::id;
+use super::property::{Scan, id};
 use super::text::is_text;
 use super::{FIELD_BYTES_MAX, Properties};
 
 /// Builds a block of properties, in the order of the calls. A text that MQTT does not allow, and anything longer than
 /// 65,535 bytes, is left out. Which property may stand in which packet, and how often, is the caller's to know.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct PropertyWriter {
     block: BytesMut,
 }
@@ -159,6 +161,13 @@ impl PropertyWriter {
         // INVARIANT: the callers checked that the length fits.
         self.block.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
         self.block.extend_from_slice(bytes);
+    }
+}
+
+// INVARIANT I-8: without its texts.
+impl fmt::Debug for PropertyWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(Scan::new(&self.block)).finish()
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use super::generate::{self, Random, bytes};
 use super::samples::{LEVELS, connects, packets};
 use crate::mqtt::wire::encode::{self, SharedPublish};
-use crate::mqtt::wire::{Decoder, Packet, Publish, Role};
+use crate::mqtt::wire::{Decoder, Level, Packet, PropertyWriter, Publish, Qos, Role};
 
 #[test]
 fn every_sample_decodes_to_itself() {
@@ -53,4 +53,28 @@ fn w70_a_shared_frame_is_the_packet_encoded_alone() {
         }
     }
     assert!(frames > 300, "{frames} frames");
+}
+
+#[test]
+fn w71_i8_what_is_shown_of_a_packet_hides_bodies_and_credentials() {
+    let mut properties = PropertyWriter::new();
+    properties
+        .user("secret", "secret")
+        .authentication_data(b"secret")
+        .correlation_data(b"secret")
+        .receive_maximum(7);
+    let shown = format!("{properties:?}");
+    assert!(!shown.contains("secret") && shown.contains("<12 bytes>") && shown.contains('7'), "{shown}");
+    for level in LEVELS {
+        for packet in connects(level).into_iter().chain(packets(level, Role::Client)) {
+            let shown = format!("{packet:?}");
+            // The will's payload, a PUBLISH's, a user property, the password as bytes and as numbers.
+            for secret in ["gone", "payload\"", "seq_id", "\\xff", "255,"] {
+                assert!(!shown.contains(secret), "{secret}: {shown}");
+            }
+        }
+    }
+    let payload = b"secret".as_slice().into();
+    let shared = SharedPublish::new(Level::V5, Qos::AtMostOnce, false, "t", &[], &payload);
+    assert!(!format!("{shared:?}").contains("secret"));
 }
