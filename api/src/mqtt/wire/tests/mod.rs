@@ -4,6 +4,7 @@ mod arrivals;
 mod corpus;
 mod generate;
 mod given;
+mod meanings;
 mod noise;
 mod oracles;
 mod round_trip;
