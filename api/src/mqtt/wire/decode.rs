@@ -67,8 +67,8 @@ impl Decoder {
     }
 
     /// Takes one packet off the front of `buffer`, as slices of it. `Ok(None)`: more bytes are needed; `buffer` then has
-    /// room for some of them, at most 4 KiB beyond what arrived or as much again as arrived. An error is found as
-    /// soon as the bytes that show it are there, and ends the connection.
+    /// room for some of them, at most 4 KiB beyond what arrived or as much again as arrived. What a fixed header shows
+    /// to be wrong is an error before the rest arrives. An error ends the connection.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Packet>, WireError> {
         self.packet(buffer).map_err(|failure| match failure {
             Failure::Fault(Fault { reason, problem }) => WireError { reason, problem, level: self.level },
