@@ -352,3 +352,45 @@ pub fn login_token(body: &[u8], default_form: bool) -> Result<Login, ImError> {
         Ok(Login { token, user: None, push_topic })
     }
 }
+
+/// Every method.
+const METHODS: [&str; 17] = [
+    "send",
+    "history",
+    "recall",
+    "read",
+    "received",
+    "unread",
+    "unreplied",
+    "receipts",
+    "feeds_list",
+    "feeds_info",
+    "create_feeds",
+    "join_feeds",
+    "agree_join_feeds",
+    "reject_join_feeds",
+    "invite_feeds_member",
+    "remove_feeds_member",
+    "leave_feeds",
+];
+
+/// For fuzzing: any body is a wish or a refusal of every method, with a text.
+#[doc(hidden)]
+pub fn fuzz(body: &[u8]) {
+    let im = Im { payload_bytes_max: 64, clock: feedlog_service::clock::Clock::manual(0).0 };
+    let principal = Principal {
+        uid: feedlog_core::ids::Uid::parse("u1").expect("INVARIANT: a short plain name is valid"),
+        scopes: feedlog_core::command::Scopes::default(),
+        anonymous: false,
+        via: None,
+    };
+    for method in METHODS {
+        if let Err(error) = ask(&im, &principal, method, body, Bytes::new()) {
+            assert!(!error.text.is_empty());
+            assert_ne!(error.text, "not_found: there is no such method", "{method}");
+        }
+    }
+    for default_form in [false, true] {
+        let _ = login_token(body, default_form);
+    }
+}

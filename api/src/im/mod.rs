@@ -15,6 +15,8 @@ pub(crate) mod wire;
 
 pub use envelope::{ImError, Trace, envelope};
 pub use message::push;
+#[doc(hidden)]
+pub use methods::fuzz;
 pub use methods::{Asked, Login, Reply, Work, ask, call, login_token};
 
 use feedlog_service::clock::Clock;

@@ -296,3 +296,23 @@ fn logins_are_read_in_both_forms() {
         assert!(login_token(bad, false).is_err());
     }
 }
+
+#[test]
+fn the_corpus_of_the_fuzz_targets_is_replayed() {
+    let targets: [(&str, fn(&[u8])); 3] =
+        [("mqant_topic", super::uri::fuzz), ("mqant_body", super::fuzz), ("protobuf_body", crate::pb::fuzz)];
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    for (target, fuzz) in targets {
+        let files = std::fs::read_dir(corpus.join(target)).unwrap().map(|entry| {
+            fuzz(&std::fs::read(entry.unwrap().path()).unwrap());
+        });
+        assert!(files.count() >= 5, "{target} has a corpus");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_body_panics(body in "\\{(\"(feeds|payload|seq_id|limit|token)\":([0-9.e-]{1,5}|\"[ -~]{0,5}\"|null),?){0,3}\\}|.{0,20}") {
+        super::fuzz(body.as_bytes());
+    }
+}
