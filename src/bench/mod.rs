@@ -3,6 +3,7 @@
 mod append;
 mod cost;
 mod load;
+mod mqtt;
 mod pull;
 mod stats;
 mod text;
@@ -15,9 +16,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use feedlog_service::{ReadError, StoreConfig, SubmitError};
 use feedlog_storage::{EngineKind, OpenOptions};
 
-/// Measures the store on this machine, beside the limit of its disk.
+/// Measures the store on this machine, beside the limit of its disk, and MQTT brokers from outside.
 ///
-/// Everything runs in this process, in a data directory of its own that is removed afterwards. Close other programs
+/// Except for `mqtt`, everything runs in this process, in a data directory of its own that is removed afterwards. Close other programs
 /// first, and quote the medians: single rounds are noisy.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
@@ -36,6 +37,14 @@ pub(crate) enum Bench {
     ///
     /// Example: feedlog bench cost --members 100000
     Cost(Settings),
+    /// Any MQTT broker from outside, beside a bare echo, Redis and other brokers.
+    ///
+    /// Example: feedlog bench mqtt publish --broker feedlog=127.0.0.1:1883 --echo
+    Mqtt {
+        /// What is measured.
+        #[command(subcommand)]
+        mode: mqtt::Mode,
+    },
 }
 
 /// What is measured, and how. Printed beside the figures.
@@ -166,14 +175,23 @@ impl Settings {
 }
 
 /// Runs a bench and prints its figures.
-pub(crate) async fn run(bench: &Bench, json: bool) -> Result<(), BenchError> {
-    let (Bench::Append(settings) | Bench::Pull(settings) | Bench::Cost(settings)) = bench;
-    let settings = &Settings { json, ..settings.clone() };
+pub(crate) fn run(bench: &Bench, json: bool) -> Result<(), BenchError> {
+    let settings = match bench {
+        Bench::Append(settings) | Bench::Pull(settings) | Bench::Cost(settings) => settings,
+        Bench::Mqtt { mode } => return mqtt::run(mode, json),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run_here(bench, &Settings { json, ..settings.clone() }))
+}
+
+async fn run_here(bench: &Bench, settings: &Settings) -> Result<(), BenchError> {
     let dir = tempfile::Builder::new().prefix("feedlog-bench-").tempdir_in(&settings.dir)?;
     match bench {
-        Bench::Append(_) => print(settings, &append::run(settings, dir.path()).await?),
-        Bench::Pull(_) => print(settings, &pull::run(settings, dir.path()).await?),
-        Bench::Cost(_) => print(settings, &cost::run(settings, dir.path()).await?),
+        Bench::Append(_) => print(settings.json, &append::run(settings, dir.path()).await?),
+        Bench::Pull(_) => print(settings.json, &pull::run(settings, dir.path()).await?),
+        Bench::Cost(_) => print(settings.json, &cost::run(settings, dir.path()).await?),
+        // Needs no store here.
+        Bench::Mqtt { .. } => Ok(()),
     }
 }
 
@@ -182,10 +200,10 @@ trait Report: serde::Serialize {
     fn lines(&self) -> Vec<String>;
 }
 
-fn print(settings: &Settings, report: &impl Report) -> Result<(), BenchError> {
+fn print(json: bool, report: &impl Report) -> Result<(), BenchError> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    if settings.json {
+    if json {
         let text =
             serde_json::to_string_pretty(report).map_err(|error| BenchError::Other(error.to_string()))?;
         writeln!(out, "{text}")?;
