@@ -33,6 +33,11 @@ if [ "${1:-}" = --test ]; then
   command -v python3 >/dev/null || lacks python3
   python3 -c 'import ensurepip, venv' 2>/dev/null || lacks python3-venv
   command -v strace >/dev/null || lacks strace
+  # Clients of others that tests/interop drives: mosquitto's, those on node, and Paho in a browser.
+  command -v mosquitto_pub >/dev/null && command -v mosquitto_rr >/dev/null || lacks mosquitto-clients
+  node_is_here() { command -v node >/dev/null && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ]; }
+  node_is_here && command -v npm >/dev/null || lacks nodejs npm
+  command -v chromium >/dev/null || lacks chromium
 fi
 
 if ! command -v cargo >/dev/null; then
