@@ -299,7 +299,8 @@ fn logins_are_read_in_both_forms() {
 
 #[test]
 fn the_corpus_of_the_fuzz_targets_is_replayed() {
-    let targets: [(&str, fn(&[u8])); 3] =
+    type Fuzz = fn(&[u8]);
+    let targets: [(&str, Fuzz); 3] =
         [("mqant_topic", super::uri::fuzz), ("mqant_body", super::fuzz), ("protobuf_body", crate::pb::fuzz)];
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     for (target, fuzz) in targets {
