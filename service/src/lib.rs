@@ -13,6 +13,7 @@ mod config;
 pub mod error;
 pub mod export;
 mod gate;
+mod mailbox;
 mod marks;
 pub mod metrics;
 mod projector;
@@ -48,7 +49,7 @@ pub use subscribe::Attachment;
 use append::Appender;
 use cache::{Places, ShardReader};
 use clock::Moment;
-use shard::Mailbox;
+use mailbox::Mailbox;
 use subscribe::{AttachLimits, Hub};
 
 /// The running store. Cheap to clone.

@@ -11,7 +11,7 @@ use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::read::Reader;
 
 use crate::clock::Moment;
-use crate::shard::{Reply, Token};
+use crate::mailbox::{Reply, Token};
 
 /// Moves that may be held at once by one shard; beyond them moves are written at once.
 const HELD_MAX: usize = 65_536;
