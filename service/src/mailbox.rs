@@ -49,10 +49,8 @@ impl Mailbox {
             Err(TryAcquireError::Closed) => Err(SubmitError::Unavailable("closing")),
             Err(TryAcquireError::NoPermits) => {
                 counters.waited.increment(1);
-                self.waiting.fetch_add(1, Ordering::Relaxed);
-                let permit = tokio::time::timeout(wait, self.room.clone().acquire_many_owned(weight)).await;
-                self.waiting.fetch_sub(1, Ordering::Relaxed);
-                match permit {
+                let _waits = Waits::new(&self.waiting);
+                match tokio::time::timeout(wait, self.room.clone().acquire_many_owned(weight)).await {
                     Ok(Ok(permit)) => Ok(permit),
                     Ok(Err(_)) => Err(SubmitError::Unavailable("closing")),
                     Err(_) => Err(SubmitError::Unavailable("too many commands are waiting")),
@@ -149,6 +147,8 @@ impl Reply {
     }
 
     pub(crate) fn send(self, result: Result<Receipt, SubmitError>) {
+        // Before the answer: whoever sends the next command because of it finds the room.
+        drop(self.permit);
         match self.caller {
             // A caller that went away needs no answer; its command stands.
             Caller::One(sender) => drop(sender.send(result)),
@@ -185,6 +185,22 @@ impl Token {
         if let Some(reply) = self.reply {
             reply.send(result);
         }
+    }
+}
+
+/// Counts one who waits for room, also when the caller gives up waiting.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

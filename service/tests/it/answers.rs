@@ -84,7 +84,7 @@ async fn refused_and_repeated_commands_are_answered_in_their_places() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_that_finds_no_room_leaves_nothing_behind() {
-    let config = StoreConfig { shards: 1, mailbox_commands_max: 1, submit_wait_ms_max: 1, ..config() };
+    let config = StoreConfig { shards: 1, mailbox_commands_max: 1, submit_wait_ms_max: 100, ..config() };
     let (store, engine) = open(config);
     let feed = group(&store, "g", "ann", &[]).await;
     let ann = store.gate(user("ann"));
@@ -94,6 +94,13 @@ async fn a_command_that_finds_no_room_leaves_nothing_behind() {
     let full = ann.submit_into(send(&feed, draft("no")), Vec::new(), &answers).await;
     assert!(matches!(full, Err(SubmitError::Unavailable(_))), "{full:?}");
     assert_eq!(answers.pending(), 1);
+    {
+        // A caller that gives up while it waits leaves nothing behind either.
+        let waiting = std::pin::pin!(ann.submit_into(send(&feed, draft("no")), Vec::new(), &answers));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.poll(&mut context).is_pending());
+    }
+    assert_eq!((answers.pending(), &*store.status().queued), (1, &[1][..]));
     engine.open_gate();
     assert_eq!(place(answer(&answers).await).1, 3);
     // The answer gave back the room.
