@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use feedlog_core::command::Principal;
 use feedlog_core::feed::Settings;
-use feedlog_core::ids::FeedId;
+use feedlog_core::ids::{FeedId, TimeMs};
 use feedlog_core::lane::Setup;
 use feedlog_core::policy::Denied;
 use feedlog_storage::Engine;
@@ -197,6 +197,21 @@ impl Store {
     /// Maintenance; administrators only.
     pub fn admin(&self, principal: &Principal) -> Result<admin::Admin, Denied> {
         if principal.scopes.admin { Ok(admin::Admin::new(self.0.clone())) } else { Err(Denied::Forbidden) }
+    }
+
+    /// The time of the service: milliseconds since the Unix epoch.
+    pub fn now_ms(&self) -> TimeMs {
+        self.0.clock.now_ms()
+    }
+
+    /// The clock of the service.
+    pub fn clock(&self) -> clock::Clock {
+        self.0.clock.clone()
+    }
+
+    /// The newest durable commit.
+    pub fn commit_no(&self) -> u64 {
+        self.0.engine.commit_no()
     }
 
     /// How the store is.

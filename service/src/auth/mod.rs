@@ -294,6 +294,12 @@ impl Auth {
         Ok(Principal { uid, scopes: Scopes::default(), anonymous: true, via: None })
     }
 
+    /// The user whom a client certificate names. The caller has checked the certificate.
+    pub fn certified(&self, name: &str) -> Result<Principal, AuthError> {
+        let uid = Uid::parse(name).map_err(|_| AuthError::Unauthenticated)?;
+        Ok(Principal { uid: ordinary(uid)?, scopes: USER_ONLY, anonymous: false, via: None })
+    }
+
     /// The principal of a user for whom a service (scope `send_as`) acts; `Forbidden` for others. It may do what that
     /// user may, and not what the service may.
     pub fn act_for(&self, service: &Principal, uid: Uid) -> Result<Principal, AuthError> {

@@ -228,6 +228,12 @@ impl Attachment {
         self.reached
     }
 
+    /// Whether a feed of which [`Attachment::next`] has just returned something is open, so that patterns mean it.
+    pub fn is_open(&self, feed: &FeedId) -> bool {
+        // What is not followed came across a scan for patterns, which looks at nothing but open feeds.
+        self.slots.get(feed).and_then(|slot| self.feeds.get(slot)).is_none_or(|followed| followed.is_open)
+    }
+
     fn has_news(&self) -> bool {
         !self.joined.is_empty() || self.rescan || !self.found.is_empty() || self.lost
     }
