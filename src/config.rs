@@ -7,10 +7,11 @@ mod keys;
 mod value;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use keys::{Auth, Config, Http, Limits, Log, Service, Shutdown, Storage, Telemetry};
-pub use value::{Engine, HmacAlgorithm, KeyAlgorithm, LogFormat, Secret};
+pub use keys::{Auth, Config, Http, Limits, Log, Mqtt, Service, Shutdown, Storage, Telemetry};
+pub use value::{Engine, HmacAlgorithm, Impush, KeyAlgorithm, LogFormat, Secret};
 
 use keys::{KEYS, Key, SECTIONS};
 
@@ -145,6 +146,28 @@ impl Config {
             self.http.tls_cert_file.is_some() == self.http.tls_key_file.is_some(),
             "http.tls_cert_file and http.tls_key_file: set both or none",
         );
+        for (value, max, name) in [
+            (self.mqtt.connections_max, u64::MAX, "mqtt.connections_max"),
+            (self.mqtt.connections_per_address_max, u64::MAX, "mqtt.connections_per_address_max"),
+            (self.mqtt.topic_levels_max, 128, "mqtt.topic_levels_max"),
+            (self.mqtt.receive_maximum, 65_535, "mqtt.receive_maximum"),
+            (self.mqtt.in_flight_max, 1_024, "mqtt.in_flight_max"),
+            (self.mqtt.subscriptions_max, 100_000, "mqtt.subscriptions_max"),
+            (self.mqtt.session_expiry_max_ms, u64::from(u32::MAX) * 1000, "mqtt.session_expiry_max_ms"),
+            (self.mqtt.out_max_bytes, 16 << 20, "mqtt.out_max_bytes"),
+            (self.mqtt.checkpoint_ms, 3_600_000, "mqtt.checkpoint_ms"),
+        ] {
+            check((1..=max).contains(&value), &format!("{name}: expected 1 to {max}"));
+        }
+        check(self.mqtt.topic_alias_max <= 65_535, "mqtt.topic_alias_max: expected 0 to 65535");
+        check(
+            self.mqtt.connections_per_address_per_second <= u64::from(u32::MAX),
+            "mqtt.connections_per_address_per_second: expected at most 4294967295",
+        );
+        check(
+            self.mqtt.tls_addr.is_none() || self.http.tls_cert_file.is_some(),
+            "mqtt.tls_addr: needs http.tls_cert_file and http.tls_key_file",
+        );
         check(self.service.shards <= 256, "service.shards: expected 0 to 256");
         check(self.service.mailbox_max > 0, "service.mailbox_max: expected 1 or more");
         check(self.storage.cache_bytes >= 1 << 20, "storage.cache_bytes: expected 1048576 or more");
@@ -189,29 +212,46 @@ impl Config {
     /// # Errors
     /// With what to set.
     pub fn check_bind(&self, dev: bool, has_tokens: bool) -> Result<(), ConfigError> {
-        let addr = self.http.addr;
+        let mut problems = Vec::new();
+        self.check_address(self.http.addr, self.http.tls_cert_file.is_some(), dev, has_tokens, &mut problems);
+        if let Some(addr) = self.mqtt.addr {
+            self.check_address(addr, false, dev, has_tokens, &mut problems);
+        }
+        if let Some(addr) = self.mqtt.tls_addr {
+            self.check_address(addr, true, dev, has_tokens, &mut problems);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    fn check_address(
+        &self,
+        addr: SocketAddr,
+        tls: bool,
+        dev: bool,
+        has_tokens: bool,
+        problems: &mut Vec<String>,
+    ) {
         if addr.ip().is_loopback() {
-            return Ok(());
+            return;
         }
         if dev {
-            return Err(ConfigError::one(format!(
+            problems.push(format!(
                 "--dev opens everything and therefore listens on loopback only, not on {addr}; use 127.0.0.1 or [::1]"
-            )));
+            ));
+            return;
         }
-        let mut problems = Vec::new();
         if !self.has_auth() && !has_tokens {
             problems.push(format!(
                 "{addr} is reachable by others and no auth is configured: set auth.admin_token \
                  (FEEDLOG__AUTH__ADMIN_TOKEN) or a JWT key, or create a token on loopback first"
             ));
         }
-        if self.http.tls_cert_file.is_none() && !self.http.plain_text {
+        if !tls && !self.http.plain_text {
             problems.push(format!(
                 "{addr} is reachable by others and TLS is not configured: set http.tls_cert_file and \
                  http.tls_key_file, or http.plain_text = true when a proxy in front ends TLS"
             ));
         }
-        if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
     /// The configuration as TOML, secrets masked. Keys that are not set are left out.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use feedlog_api::http::{self, Services};
+use feedlog_api::mqtt::{Listener, Mqtt};
 use feedlog_service::Store;
 use feedlog_service::auth::{AuthError, Secret};
 
@@ -36,6 +37,9 @@ pub enum BuildError {
     /// The first administrator's token could not be made.
     #[error("the first token could not be made: {0}")]
     Token(#[from] AuthError),
+    /// The MQTT front end cannot use a file of its configuration.
+    #[error(transparent)]
+    Mqtt(#[from] feedlog_api::mqtt::MqttError),
     /// The address cannot be bound.
     #[error("{addr}: {source}")]
     Bind {
@@ -51,6 +55,9 @@ pub struct App {
     config: Config,
     listener: tokio::net::TcpListener,
     addr: SocketAddr,
+    mqtt: Mqtt,
+    /// TCP and TLS, with their real addresses.
+    mqtt_listeners: Vec<(Listener, SocketAddr)>,
     store: Store,
     storage: feedlog_storage::Store,
     first_token: Option<Secret>,
@@ -71,20 +78,25 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
         let store = Store::open(service, engine.clone())?;
         let has_tokens = wiring::has_tokens(&store).await?;
         config.check_bind(dev, has_tokens)?;
-        let addr = config.http.addr;
-        let listener =
-            tokio::net::TcpListener::bind(addr).await.map_err(|source| BuildError::Bind { addr, source })?;
-        let addr = listener.local_addr().map_err(|source| BuildError::Bind { addr, source })?;
+        let (listener, addr) = bind(config.http.addr).await?;
+        let mqtt = Mqtt::new(wiring::mqtt_config(&config, dev), store.clone())?;
+        let mut mqtt_listeners = Vec::new();
+        for (addr, tls) in [(config.mqtt.addr, false), (config.mqtt.tls_addr, true)] {
+            if let Some(addr) = addr {
+                let (listener, addr) = bind(addr).await?;
+                mqtt_listeners.push((Listener { listener, tls }, addr));
+            }
+        }
         let first_token = if dev || config.has_auth() || has_tokens {
             None
         } else {
             Some(wiring::create_first_token(&store).await?)
         };
-        Ok((store, listener, addr, first_token))
+        Ok((store, listener, addr, mqtt, mqtt_listeners, first_token))
     };
     match built.await {
-        Ok((store, listener, addr, first_token)) => {
-            Ok(App { config, listener, addr, store, storage, first_token })
+        Ok((store, listener, addr, mqtt, mqtt_listeners, first_token)) => {
+            Ok(App { config, listener, addr, mqtt, mqtt_listeners, store, storage, first_token })
         }
         Err(err) => {
             // The store is closed properly, so that the next start has nothing to recover.
@@ -96,7 +108,21 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
     }
 }
 
+async fn bind(addr: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), BuildError> {
+    let failed = |source| BuildError::Bind { addr, source };
+    let listener = tokio::net::TcpListener::bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
 impl App {
+    /// Where MQTT listens besides the HTTP port, as URLs.
+    pub fn mqtt_urls(&self) -> impl Iterator<Item = String> {
+        self.mqtt_listeners
+            .iter()
+            .map(|(listener, addr)| format!("{}://{addr}", if listener.tls { "mqtts" } else { "mqtt" }))
+    }
+
     /// Where it listens; the port is the real one when 0 was configured.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -123,21 +149,34 @@ impl App {
     /// # Errors
     /// When the front end cannot run.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<bool, http::HttpError> {
-        let Self { config, listener, store, storage, .. } = self;
+        let Self { config, listener, mqtt, mqtt_listeners, store, storage, .. } = self;
         let handle = telemetry::recorder();
         let upkeep = tokio::spawn(telemetry::upkeep(handle.clone()));
         let stats = storage.clone();
         let services = Services {
             store: store.clone(),
             metrics: Arc::new(move || telemetry::render(&handle, &stats.stats())),
+            mqtt: Some(mqtt.clone()),
         };
+        let mqtt_listeners = mqtt_listeners.into_iter().map(|(listener, _)| listener).collect();
+        let (end_mqtt, mqtt_ending) = tokio::sync::oneshot::channel::<()>();
+        let mqtt_served = tokio::spawn(mqtt.serve(mqtt_listeners, async move {
+            // Dropped by whoever stops first: the signal, or a front end that failed.
+            let _ = mqtt_ending.await;
+        }));
         let drain = Duration::from_millis(config.shutdown.drain_ms);
         let (stopped, stopping) = tokio::sync::oneshot::channel();
         let served = http::serve(wiring::http_config(&config), vec![listener], services, async move {
             stop.await;
+            drop(end_mqtt);
             let _ = stopped.send(Instant::now());
         })
         .await;
+        match mqtt_served.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the MQTT front end failed"),
+            Err(error) => tracing::error!(%error, "the MQTT front end panicked"),
+        }
         let started = stopping.await.unwrap_or_else(|_| Instant::now());
         let left = drain.saturating_sub(started.elapsed());
         let drained = store.drain(left.max(Duration::from_millis(100))).await;

@@ -1,6 +1,7 @@
 //! From the configuration to what each crate takes.
 
 use feedlog_api::http::{HttpConfig, TlsConfig};
+use feedlog_api::mqtt::MqttConfig;
 use feedlog_core::command::{Principal, Scopes};
 use feedlog_core::ids::Uid;
 use feedlog_service::auth::{AuthConfig, AuthError, JwtConfig, JwtKey, NewToken, Rate, Secret};
@@ -35,6 +36,11 @@ fn size(value: u64) -> usize {
 /// INVARIANT: `Config::parse` checked the bounds.
 fn count(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// INVARIANT: `Config::parse` checked the bounds.
+fn small(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
 }
 
 pub(crate) fn open_options(config: &Config) -> OpenOptions {
@@ -99,6 +105,43 @@ fn auth_config(config: &Config, dev: bool) -> AuthConfig {
             limits.requests_per_principal_burst,
         ),
         rate_per_address: rate(limits.requests_per_address_per_second, limits.requests_per_address_burst),
+    }
+}
+
+pub(crate) fn mqtt_config(config: &Config, dev: bool) -> MqttConfig {
+    let mqtt = &config.mqtt;
+    let tls = config.http.tls_cert_file.as_ref().zip(config.http.tls_key_file.as_ref());
+    let payload_bytes_max = size(config.limits.payload_max_bytes);
+    MqttConfig {
+        tls: tls.map(|(cert, key)| TlsConfig {
+            reload_check_ms: config.http.tls_reload_check_ms,
+            ..TlsConfig::new(cert, key)
+        }),
+        client_ca: mqtt.client_ca_file.clone(),
+        tls_handshake_ms_max: config.http.tls_handshake_max_ms,
+        connect_ms_max: mqtt.connect_max_ms,
+        connections_max: size(mqtt.connections_max),
+        connections_per_address_max: size(mqtt.connections_per_address_max),
+        connections_per_address_per_second: count(mqtt.connections_per_address_per_second),
+        auth_failures_per_address_per_minute: count(config.limits.auth_failures_per_address_per_minute),
+        packet_bytes_max: payload_bytes_max + 128 * 1024,
+        topic_levels_max: size(mqtt.topic_levels_max),
+        receive_maximum: small(mqtt.receive_maximum),
+        in_flight_max: small(mqtt.in_flight_max),
+        subscriptions_max: size(mqtt.subscriptions_max),
+        topic_alias_max: small(mqtt.topic_alias_max),
+        session_expiry_s_max: count(mqtt.session_expiry_max_ms / 1000),
+        out_bytes_max: size(mqtt.out_max_bytes),
+        stalled_reader_ms_max: mqtt.stalled_reader_max_ms,
+        checkpoint_ms: mqtt.checkpoint_ms,
+        free_topics: mqtt.free_topics || dev,
+        acl_file: mqtt.acl_file.clone(),
+        anonymous_takeover: mqtt.anonymous_takeover,
+        impush: mqtt.impush.into(),
+        proxy_hosts: mqtt.proxy_hosts.clone(),
+        payload_bytes_max,
+        drain_ms_max: config.shutdown.drain_ms,
+        ..MqttConfig::default()
     }
 }
 

@@ -2,9 +2,15 @@
 //!
 //! A front end holds a [`feedlog_service::Gate`] per principal and nothing below it.
 
+mod doors;
+mod driver;
 pub mod errors;
+mod failures;
 pub mod http;
 pub mod im;
 mod made;
 pub mod mqtt;
 pub mod pb;
+mod tls;
+
+pub use tls::TlsError;

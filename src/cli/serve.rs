@@ -22,6 +22,7 @@ a token made before) and TLS (or http.plain_text = true behind a proxy that ends
 SIGTERM or SIGINT drains within shutdown.drain_ms; a second signal exits at once. What was acknowledged is durable \
 either way.",
     after_help = "Examples:\n  feedlog serve --dev --data-dir /tmp/try\n  \
+feedlog serve --dev --mqtt 127.0.0.1:1883\n  \
 feedlog serve --data-dir /var/lib/feedlog --http 127.0.0.1:7171\n  \
 FEEDLOG__AUTH__ADMIN_TOKEN=… feedlog serve --config /etc/feedlog.toml"
 )]
@@ -32,6 +33,12 @@ pub(super) struct ServeArgs {
     /// Where to listen; port 0 picks a free one [default: 127.0.0.1:7171].
     #[arg(long, value_name = "ADDR:PORT")]
     http: Option<SocketAddr>,
+    /// Where MQTT listens as well; port 0 picks a free one. MQTT over WebSocket needs no address of its own.
+    #[arg(long, value_name = "ADDR:PORT")]
+    mqtt: Option<SocketAddr>,
+    /// Where MQTT over TLS listens, with the certificate of [http].
+    #[arg(long, value_name = "ADDR:PORT")]
+    mqtt_tls: Option<SocketAddr>,
     /// The engine: rocksdb or sled [default: rocksdb]. A data directory keeps the engine it was made with.
     #[arg(long)]
     engine: Option<Engine>,
@@ -39,7 +46,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE", env = "FEEDLOG_CONFIG")]
     config: Option<PathBuf>,
     /// For trying things out, on loopback only: any uid is its own token, `admin` is the administrator, no token is
-    /// anonymous.
+    /// anonymous; MQTT has free topics.
     #[arg(long)]
     dev: bool,
     /// Start although the newest acknowledged commits are missing after a damaged tail.
@@ -57,6 +64,8 @@ impl ServeArgs {
         if let Some(addr) = self.http {
             config.http.addr = addr;
         }
+        config.mqtt.addr = self.mqtt.or(config.mqtt.addr);
+        config.mqtt.tls_addr = self.mqtt_tls.or(config.mqtt.tls_addr);
         if let Some(engine) = self.engine {
             config.storage.engine = engine;
         }
@@ -92,7 +101,8 @@ fn announce(app: &crate::App, dev: bool, out: Out) -> Result<(), Fail> {
     let url = format!("{}://{}", if app.is_tls() { "https" } else { "http" }, app.addr());
     let token = app.first_token().map(|token| token.expose().to_owned());
     if out.json {
-        return out.value(&json!({"listening": url, "dev": dev, "admin_token": token}));
+        let mqtt: Vec<_> = app.mqtt_urls().collect();
+        return out.value(&json!({"listening": url, "mqtt": mqtt, "dev": dev, "admin_token": token}));
     }
     if let Some(token) = token {
         out.line(&format!(
@@ -102,7 +112,11 @@ fn announce(app: &crate::App, dev: bool, out: Out) -> Result<(), Fail> {
     if dev {
         out.line("Development mode: any uid is its own token, `admin` is the administrator.")?;
     }
-    out.line(&format!("feedlog serves {url}"))
+    out.line(&format!("feedlog serves {url}"))?;
+    for url in app.mqtt_urls() {
+        out.line(&format!("feedlog serves {url}"))?;
+    }
+    Ok(())
 }
 
 fn build_failure(err: &BuildError) -> Fail {
@@ -111,6 +125,7 @@ fn build_failure(err: &BuildError) -> Fail {
         BuildError::Open(err) => store::open_failure(err),
         BuildError::Bind { .. } => Fail::unavailable(err),
         BuildError::Service(feedlog_service::OpenError::Auth(err)) => Fail::new(Exit::Usage, "config", err),
+        BuildError::Mqtt(err) => Fail::new(Exit::Usage, "config", err),
         BuildError::Service(_) | BuildError::Token(_) => Fail::failed(err),
     }
 }

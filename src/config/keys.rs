@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::value::{Engine, HmacAlgorithm, KeyAlgorithm, LogFormat, Secret, Value};
+use super::value::{Engine, HmacAlgorithm, Impush, KeyAlgorithm, LogFormat, Secret, Value};
 
 /// What the machinery knows of one key.
 pub(super) struct Key {
@@ -147,6 +147,57 @@ keys! {
         stream_feeds_max: u64 = 1_000;
         /// Commands of one WebSocket whose answer is outstanding.
         websocket_in_flight_max: u64 = 64;
+    }
+
+    /// MQTT 3.1, 3.1.1 and 5. The HTTP port takes MQTT over WebSocket as well, at any path with the subprotocol `mqtt`.
+    mqtt: Mqtt {
+        /// Where MQTT listens, e.g. "127.0.0.1:1883". Without it MQTT is spoken over WebSocket only.
+        #[example = "\"127.0.0.1:1883\""]
+        addr: Option<SocketAddr> = None;
+        /// Where MQTT over TLS listens, with the certificate of [http].
+        #[example = "\"0.0.0.0:8883\""]
+        tls_addr: Option<SocketAddr> = None;
+        /// PEM file with the authorities whose client certificates are accepted; the common name is the user.
+        #[example = "\"/etc/feedlog/clients.pem\""]
+        client_ca_file: Option<PathBuf> = None;
+        /// Topics such as a/b/c are open feeds, so that any MQTT client finds a broker. `--dev` switches it on.
+        free_topics: bool = false;
+        /// Who may publish and subscribe to which free topics, in the form of mosquitto's acl_file.
+        #[example = "\"/etc/feedlog/mqtt.acl\""]
+        acl_file: Option<PathBuf> = None;
+        /// A client without a user name takes over the session of another such client with its client id. false for
+        /// mqant's demo pages, which all use one.
+        anonymous_takeover: bool = true;
+        /// Who gets impush:// pushes without having published to a URI: "auto" (MQTT 3.1 with a user), "always", "on_use".
+        impush: Impush = Impush::Auto;
+        /// Hosts that http: and https: topics are sent on to, "host" or "host:port"; [] switches it off.
+        proxy_hosts: Vec<String> = Vec::new();
+        /// Time for CONNECT to arrive, in milliseconds.
+        connect_max_ms: u64 = 10_000;
+        /// Open connections.
+        connections_max: u64 = 65_536;
+        /// Open connections from one address.
+        connections_per_address_max: u64 = 16_384;
+        /// New connections from one address per second, ten times as many at once; 0 = any number.
+        connections_per_address_per_second: u64 = 0;
+        /// Levels of a topic name or filter.
+        topic_levels_max: u64 = 32;
+        /// QoS 1 and 2 messages of one client that are not acknowledged yet (Receive Maximum).
+        receive_maximum: u64 = 64;
+        /// QoS 1 and 2 messages to one client that it has not acknowledged.
+        in_flight_max: u64 = 64;
+        /// Subscriptions of one session.
+        subscriptions_max: u64 = 1_000;
+        /// Topic aliases that a client may set.
+        topic_alias_max: u64 = 16;
+        /// How long a session may outlive its connection, in milliseconds.
+        session_expiry_max_ms: u64 = 90 * 24 * 3_600_000;
+        /// Bytes ready for one client beyond which it is read from the log for later.
+        out_max_bytes: u64 = 64 << 10;
+        /// A client that takes no bytes is closed after this, in milliseconds.
+        stalled_reader_max_ms: u64 = 30_000;
+        /// How often the place of a persistent session is written when it moved, in milliseconds.
+        checkpoint_ms: u64 = 1_000;
     }
 
     /// Who may come in. Static tokens are made with `feedlog token create`; JWT is on when a key is given.

@@ -234,6 +234,19 @@ choice! {
 }
 
 choice! {
+    /// Who gets mqant's pushes without having published to a URI.
+    Impush {
+        /// Connections of MQTT 3.1 with a user.
+        Auto = "auto",
+        /// Every connection with a user.
+        Always = "always",
+        /// Nobody.
+        OnUse = "on_use",
+    }
+    "\"auto\", \"always\" or \"on_use\""
+}
+
+choice! {
     /// How log lines look.
     LogFormat {
         /// For people.
@@ -268,6 +281,16 @@ choice! {
         EdDsa = "EdDSA",
     }
     "\"RS256\", \"ES256\" or \"EdDSA\""
+}
+
+impl From<Impush> for feedlog_api::mqtt::Impush {
+    fn from(impush: Impush) -> Self {
+        match impush {
+            Impush::Auto => Self::Auto,
+            Impush::Always => Self::Always,
+            Impush::OnUse => Self::OnUse,
+        }
+    }
 }
 
 impl From<HmacAlgorithm> for feedlog_service::auth::JwtAlgorithm {

@@ -24,11 +24,11 @@ use tokio::sync::watch;
 
 use super::call::{Call, Values, query_pairs, refuse};
 use super::config::HttpConfig;
-use super::failures::Failures;
 use super::route::{Access, Pace, Route, Size};
 use super::serve::Services;
 use super::{admin, docs, entries, feeds, im, members, messages, openapi, ops, people, stream, ws};
 use crate::errors::{ApiError, Kind, unavailable};
+use crate::failures::Failures;
 
 /// The header by which a service names the user it acts for.
 pub(crate) const ACT_FOR: HeaderName = HeaderName::from_static("x-feedlog-user");

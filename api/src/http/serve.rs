@@ -1,9 +1,8 @@
 //! The server: listeners in, answers out.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,8 +22,10 @@ use tower::ServiceExt as _;
 
 use super::app::{App, Peer, drained, router};
 use super::config::HttpConfig;
-use super::tls::Tls;
 use super::watched::{Activity, Patience, Watched};
+use crate::doors::{Doors, Guest};
+use crate::mqtt::Mqtt;
+use crate::tls::{Tls, TlsError};
 
 /// What the routes work on.
 #[derive(Clone)]
@@ -33,14 +34,16 @@ pub struct Services {
     pub store: Store,
     /// The text of `/metrics` (Prometheus exposition format).
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// MQTT over WebSocket on the same port, when it is on.
+    pub mqtt: Option<Mqtt>,
 }
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The certificate or its key cannot be used.
-    #[error("TLS: {0}")]
-    Tls(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A listener failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -57,13 +60,13 @@ pub async fn serve(
     services: Services,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), HttpError> {
-    let tls = config.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
+    let tls = config.tls.clone().map(|files| Tls::load(files, None)).transpose()?.map(Arc::new);
     let (drain, draining) = watch::channel(false);
     let within = Duration::from_millis(config.drain_ms_max);
     let app = App::new(config, services, draining.clone());
     let server = Arc::new(Server {
         router: router(&app),
-        doors: Doors::new(app.config.connections_max, app.config.connections_per_address_max),
+        doors: Doors::new("http", app.config.connections_max, app.config.connections_per_address_max, 0),
         app,
         tls,
         draining,
@@ -71,7 +74,7 @@ pub async fn serve(
     });
     let mut background = JoinSet::new();
     if let Some(tls) = &server.tls {
-        background.spawn(tls.clone().watch());
+        background.spawn(tls.clone().watch("http"));
     }
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -80,7 +83,7 @@ pub async fn serve(
     shutdown.await;
     accepting.shutdown().await;
     let _ = drain.send(true);
-    let mut open = server.doors.open.subscribe();
+    let mut open = server.doors.open();
     let mut streams = server.app.streams.subscribe();
     let finished = timeout(within, async {
         // Upgraded connections have left hyper and are counted as streams.
@@ -88,12 +91,7 @@ pub async fn serve(
         let _ = streams.wait_for(|open| *open == 0).await;
     });
     if finished.await.is_err() {
-        tracing::warn!(
-            front_end = "http",
-            open = *server.doors.open.borrow(),
-            "connections were cut by the drain"
-        );
-        let _ = server.doors.cut.send(true);
+        server.doors.cut_all();
     }
     background.shutdown().await;
     Ok(())
@@ -113,10 +111,7 @@ impl Server {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
-                    let Some(guest) = self.doors.enter(address.ip().to_canonical()) else {
-                        metrics::counter!("feedlog_http_connections_refused_total").increment(1);
-                        continue;
-                    };
+                    let Some(guest) = self.doors.enter(address.ip().to_canonical()) else { continue };
                     tokio::spawn(self.clone().connection(stream, address, guest));
                 }
                 Err(error) => {
@@ -131,7 +126,7 @@ impl Server {
     async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, guest: Guest) {
         let guest = Arc::new(guest);
         let _ = stream.set_nodelay(true);
-        let mut cut = self.doors.cut.subscribe();
+        let mut cut = self.doors.cut();
         let work = async {
             match &self.tls {
                 None => self.talk(stream, address, guest.clone()).await,
@@ -164,15 +159,21 @@ impl Server {
             connection: format!("{:x}-{number:x}", self.app.started_ms).into(),
         };
         let router = self.router.clone();
+        let mqtt = self.app.services.mqtt.clone();
         let noted = activity.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let answering = noted.answering();
             let (mut parts, body) = request.into_parts();
             parts.extensions.insert(peer.clone());
             parts.extensions.insert(guest.clone());
-            let answer = router.clone().oneshot(Request::from_parts(parts, Body::new(body)));
+            // One port for all that begins as HTTP; each answers in its own way.
+            let mqtt = mqtt.clone().filter(|_| super::mqtt::is_meant(&parts));
+            let router = router.clone();
             async move {
-                let response = answer.await;
+                let response = match mqtt {
+                    Some(mqtt) => Ok(super::mqtt::upgrade(&mqtt, parts).await),
+                    None => router.oneshot(Request::from_parts(parts, Body::new(body))).await,
+                };
                 drop(answering);
                 response
             }
@@ -221,78 +222,5 @@ impl Server {
                 }
             }
         }
-    }
-}
-
-/// How many may be inside, in all and from one address.
-struct Doors {
-    all_max: usize,
-    address_max: usize,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    open: watch::Sender<usize>,
-    /// Turns true when the drain's time is over.
-    cut: watch::Sender<bool>,
-}
-
-/// One connection that was let in. A WebSocket takes it along, so that it counts as long as it is open.
-pub(crate) struct Guest {
-    address: IpAddr,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    open: watch::Sender<usize>,
-}
-
-impl Doors {
-    fn new(all_max: usize, address_max: usize) -> Self {
-        let (open, _) = watch::channel(0);
-        let (cut, _) = watch::channel(false);
-        Self { all_max, address_max, addresses: Arc::default(), open, cut }
-    }
-
-    fn enter(&self, address: IpAddr) -> Option<Guest> {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if *self.open.borrow() >= self.all_max {
-            return None;
-        }
-        let inside = addresses.entry(address).or_insert(0);
-        if *inside >= self.address_max {
-            return None;
-        }
-        *inside += 1;
-        self.open.send_modify(|open| *open += 1);
-        metrics::gauge!("feedlog_http_connections_open").increment(1.0);
-        Some(Guest { address, addresses: self.addresses.clone(), open: self.open.clone() })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(inside) = addresses.get_mut(&self.address) {
-            *inside -= 1;
-            if *inside == 0 {
-                addresses.remove(&self.address);
-            }
-        }
-        drop(addresses);
-        self.open.send_modify(|open| *open -= 1);
-        metrics::gauge!("feedlog_http_connections_open").decrement(1.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn doors_count_in_all_and_per_address() {
-        let doors = Doors::new(3, 2);
-        let (a, b): (IpAddr, IpAddr) = ([127, 0, 0, 1].into(), [127, 0, 0, 2].into());
-        let first = doors.enter(a).unwrap();
-        let _second = doors.enter(a).unwrap();
-        assert!(doors.enter(a).is_none(), "two from one address");
-        let _third = doors.enter(b).unwrap();
-        assert!(doors.enter(b).is_none(), "three in all");
-        drop(first);
-        assert!(doors.enter(b).is_some());
     }
 }

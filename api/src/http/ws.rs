@@ -28,11 +28,11 @@ use super::app::{App, drained};
 use super::call::Call;
 use super::people::{move_marks, resolve_command};
 use super::route::{Access, Answer, Route};
-use super::serve::Guest;
 use super::stream::{Counted, heads_json, still_good};
 use super::wire::input::{MarksBody, RecallBody, ResolveBody, SendMessage, explain, required_feed};
 use super::wire::names::{FeedName, Whole};
 use super::wire::output::{DoneOut, EntryOut, GoneOut, SentOut};
+use crate::doors::Guest;
 use crate::errors::{ApiError, Kind};
 
 /// The longest `id` of a command, as JSON text.

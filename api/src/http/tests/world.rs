@@ -35,7 +35,7 @@ pub(super) fn closed_store() -> Store {
 }
 
 pub(super) fn services(store: Store) -> Services {
-    Services { store, metrics: Arc::new(|| "feedlog_test 1\n".to_owned()) }
+    Services { store, metrics: Arc::new(|| "feedlog_test 1\n".to_owned()), mqtt: None }
 }
 
 /// The router without a server.

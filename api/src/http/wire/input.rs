@@ -485,7 +485,7 @@ pub(crate) fn is_json_type(content_type: &str) -> bool {
 pub(crate) const MEDIA_TYPE_PATTERN: &str =
     "^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*( *; *[A-Za-z0-9!#$&^_.+=\" -]*)?$";
 
-fn check_media_type(text: &str) -> Result<(), ApiError> {
+pub(crate) fn check_media_type(text: &str) -> Result<(), ApiError> {
     let token = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphanumeric())
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))

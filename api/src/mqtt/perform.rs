@@ -1,0 +1,710 @@
+//! What the machine asks for, done: opening a session, subscriptions, retained messages, the end.
+
+use std::sync::Arc;
+
+use feedlog_core::command::Principal;
+use feedlog_core::event::FeedKind;
+use feedlog_core::ids::{FeedId, SeqId, Uid};
+use feedlog_core::pattern::Pattern;
+use feedlog_service::auth::{AuthError, Credential};
+use feedlog_service::views::{After, Resume, View};
+use feedlog_service::{Attachment, Gate, ReadError};
+
+use super::acl::Access;
+use super::broker::has_ended;
+use super::config::Impush;
+use super::connection::{Connection, User};
+use super::machine::{
+    Accepted, ConnectRefusal, Effect, Ending, Granted, Retained, Rows, Sought, Unsubscribed, target,
+};
+use super::outbound::{Flow, FlowState, Outbound};
+use super::session::{Inbound, Session, Subscription};
+use super::space::{self, Target, Wanted};
+use super::stored::{self, Damaged, SessionKey, StoredSession, StoredSubscription};
+use super::wills;
+use super::wire::{Connect, Level, Subscribe, Unsubscribe, reason};
+
+/// Rows that one look at the shelf takes.
+const PAGE: usize = 256;
+/// Longest user name.
+const NAME_BYTES_MAX: usize = feedlog_core::limits::UID_BYTES_MAX;
+
+/// A session as it was stored.
+struct Loaded {
+    stored: StoredSession,
+    flows: Vec<Flow>,
+    subscriptions: Vec<(String, StoredSubscription)>,
+    inbound: Vec<(super::wire::PacketId, SeqId)>,
+}
+
+impl Connection {
+    pub(super) async fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Open(connect) => match self.open(&connect).await {
+                Ok(accepted) => {
+                    self.machine.opened(&connect, accepted, std::time::Instant::now());
+                    self.set_recheck();
+                    if self.machine.session().is_some_and(|session| session.protobuf) {
+                        self.unread_changed();
+                    }
+                }
+                Err(refusal) => {
+                    metrics::counter!("feedlog_mqtt_connects_refused_total").increment(1);
+                    self.machine.refused(refusal);
+                }
+            },
+            Effect::Submit(_) => debug_assert!(false, "INVARIANT: `advance` takes these"),
+            Effect::Im(number, topic, payload, rows) => self.im(number, topic, payload, rows).await,
+            Effect::Protobuf(number, topic, payload, rows) => {
+                self.protobuf(number, topic, payload, rows).await
+            }
+            Effect::Subscribe(subscribe, sought) => self.subscribe(&subscribe, sought).await,
+            Effect::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Effect::Retained(search) => self.search_retained(search).await,
+            Effect::Resend => self.resend().await,
+            Effect::Rejoin => self.rejoin().await,
+            Effect::FollowMine => self.follow_mine().await,
+        }
+    }
+
+    async fn open(&mut self, connect: &Connect) -> Result<Accepted, ConnectRefusal> {
+        let (principal, credential) = self.authenticate(connect)?;
+        let config = self.broker.config.clone();
+        let anonymous = principal.anonymous;
+        let uid = principal.uid.clone();
+        let assigned = connect.client_id.is_empty();
+        let mut client_id = if assigned {
+            format!("auto-{}", self.broker.name(&self.handle))
+        } else {
+            connect.client_id.to_string()
+        };
+        // Pages that all use one client id each have a session of their own.
+        let alone = anonymous && !config.anonymous_takeover;
+        if alone {
+            client_id = format!("{client_id}#{}", self.broker.name(&self.handle));
+        }
+        let key = SessionKey { user: (!anonymous).then(|| uid.as_str().to_owned()), client_id };
+        if let Some(will) = &connect.will {
+            let allowed = match space::target(&will.topic) {
+                Target::Free(_) => config.free_topics && self.broker.allows(&key, &will.topic, Access::Write),
+                _ => wills::is_possible(&will.topic),
+            };
+            if !allowed {
+                return Err(ConnectRefusal::BadWill);
+            }
+        }
+        if !self.broker.claim(&key, &self.handle).await {
+            return Err(ConnectRefusal::Busy);
+        }
+        let expiry_s = match connect.level {
+            _ if alone => 0,
+            Level::V5 => connect.properties.session_expiry_s().unwrap_or(0).min(config.session_expiry_s_max),
+            _ if connect.clean_start => 0,
+            _ => config.session_expiry_s_max,
+        };
+        let gate = self.broker.store.gate(principal);
+        let opened = self.open_held(connect, &key, expiry_s, &gate).await;
+        match opened {
+            Ok((mut session, present, attachment)) => {
+                let will = wills::of(connect, &uid, anonymous);
+                session.impush |= !anonymous
+                    && match config.impush {
+                        Impush::Always => true,
+                        Impush::Auto => connect.level == Level::V31,
+                        Impush::OnUse => false,
+                    };
+                session.protobuf |= !anonymous && self.origins.protobuf;
+                let mut rows: Rows = Vec::new();
+                if let Some(will) = &will {
+                    rows.push((key.will(), Some(stored::encode(will))));
+                }
+                if session.is_persistent() {
+                    let settled =
+                        attachment.as_ref().map_or_else(|| self.broker.store.commit_no(), |a| a.settled());
+                    rows.push((key.session(), Some(stored::encode(&session_row(&session, settled, None)))));
+                }
+                if !rows.is_empty() && self.broker.shelf.put(rows).await.is_err() {
+                    self.broker.release(&key, &self.handle);
+                    return Err(ConnectRefusal::Unavailable);
+                }
+                self.user = Some(Box::new(User { gate, credential }));
+                self.attachment = attachment.map(Box::new);
+                Ok(Accepted { session, present, assigned, will })
+            }
+            Err(error) => {
+                tracing::warn!(front_end = "mqtt", %error, "a session could not be opened");
+                self.broker.release(&key, &self.handle);
+                Err(ConnectRefusal::Unavailable)
+            }
+        }
+    }
+
+    fn authenticate(&self, connect: &Connect) -> Result<(Principal, Option<Arc<str>>), ConnectRefusal> {
+        let auth = self.broker.store.auth();
+        let address = self.origins.address;
+        let limited = |_| ConnectRefusal::Busy;
+        auth.check_address(address).map_err(limited)?;
+        let name = connect.username.as_ref().map(|name| name.as_str()).filter(|name| !name.is_empty());
+        let password = connect.password.as_ref().filter(|password| !password.is_empty());
+        if let Some(certified) = &self.origins.certified
+            && password.is_none()
+        {
+            let principal = auth.certified(certified).map_err(|_| ConnectRefusal::NotAuthorized)?;
+            return Ok((principal, None));
+        }
+        let token = match (name, password) {
+            (None, None) => {
+                let connection = self.broker.name(&self.handle);
+                let principal = auth
+                    .authenticate(Credential::None { connection: &connection })
+                    .map_err(|_| ConnectRefusal::NotAuthorized)?;
+                return Ok((principal, None));
+            }
+            // The token alone, where there is room for one text only.
+            (Some(name), None) => name,
+            (_, Some(password)) => {
+                std::str::from_utf8(password).map_err(|_| ConnectRefusal::BadCredential)?
+            }
+        };
+        let failed = |error: AuthError| match error {
+            AuthError::Unavailable(_) => ConnectRefusal::Unavailable,
+            AuthError::RateLimited { .. } => ConnectRefusal::Busy,
+            AuthError::Forbidden => ConnectRefusal::NotAuthorized,
+            _ if self.broker.failures.count(address).is_err() => ConnectRefusal::Busy,
+            _ => ConnectRefusal::BadCredential,
+        };
+        let principal = auth.authenticate(Credential::Token(token)).map_err(failed)?;
+        let credential = Some(Arc::from(token));
+        let Some(name) = name.filter(|_| password.is_some()) else { return Ok((principal, credential)) };
+        if name == principal.uid.as_str() {
+            return Ok((principal, credential));
+        }
+        // A service may name the user for whom it connects; anybody else's name is part of the credential.
+        let user = (name.len() <= NAME_BYTES_MAX).then(|| Uid::parse(name).ok()).flatten();
+        let user = user.ok_or_else(|| failed(AuthError::Unauthenticated))?;
+        match auth.act_for(&principal, user) {
+            Ok(principal) => Ok((principal, credential)),
+            Err(_) => Err(failed(AuthError::Unauthenticated)),
+        }
+    }
+
+    /// The session of a connection that holds it, and what it follows.
+    async fn open_held(
+        &mut self,
+        connect: &Connect,
+        key: &SessionKey,
+        expiry_s: u32,
+        gate: &Gate,
+    ) -> Result<(Session, bool, Option<Attachment>), ReadError> {
+        let broker = self.broker.clone();
+        let now_ms = broker.store.now_ms();
+        let loaded = self.load(key).await?;
+        // The session goes on, so a will that waits is not published; else it is, at once (MQTT5 [MQTT-3.1.3-9]).
+        let resumed = loaded.filter(|loaded| !connect.clean_start && !has_ended(&loaded.stored, now_ms));
+        broker.forget_will(key);
+        if resumed.is_none()
+            && let Some(left) = broker.shelf.get(&key.will()).await?
+            && let Ok(will) = stored::decode(&left)
+        {
+            wills::publish(&broker, key, &will).await;
+        }
+        let Some(loaded) = resumed else {
+            // [MQTT-3.1.2-6]: what was stored is discarded, before the client is told that there is none.
+            broker.remove(key).await?;
+            return Ok((Session::new(key.clone(), expiry_s), false, None));
+        };
+        let mut session = Session::new(key.clone(), expiry_s);
+        let stored = &loaded.stored;
+        let damaged = |_: Damaged| ReadError::Damaged;
+        let positions = stored.positions().map_err(damaged)?;
+        session.outbound =
+            Outbound::restore(loaded.flows, stored.last_id, &positions, broker.store.commit_no());
+        session.inbound = loaded.inbound.into_iter().map(|(id, seq)| (id, Inbound::Stored(seq))).collect();
+        session.impush = stored.impush;
+        let resume = Resume { commit_no: stored.commit_no, positions };
+        let mut attachment = gate.follow(Some(resume)).await?;
+        for (filter, subscription) in &loaded.subscriptions {
+            let Ok(target) = target(filter) else { continue };
+            let subscription = Subscription {
+                filter: filter.as_str().into(),
+                number: session.number(),
+                qos: stored::qos_of(subscription.qos).ok_or(ReadError::Damaged)?,
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+                identifier: subscription.identifier,
+                raw: subscription.raw,
+                since: subscription.since,
+                wanted: target.wanted,
+                pattern: target.pattern,
+                group: target.group,
+                muted: false,
+            };
+            let after = After::Commit(stored.commit_no.max(subscription.since));
+            match follow(&mut attachment, &subscription, after).await {
+                Ok(()) => drop(session.subscriptions.insert(subscription.filter.clone(), subscription)),
+                // No longer a member: the subscription ended while nobody looked.
+                Err(ReadError::Denied(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((session, true, Some(attachment)))
+    }
+
+    async fn load(&mut self, key: &SessionKey) -> Result<Option<Loaded>, ReadError> {
+        let Some(bytes) = self.broker.shelf.get(&key.session()).await? else { return Ok(None) };
+        let damaged = |_: Damaged| ReadError::Damaged;
+        let stored: StoredSession = stored::decode(&bytes).map_err(damaged)?;
+        let mut rows = Vec::new();
+        for (name, value) in self.scan_all(&key.sent()).await? {
+            let id = stored::id_of(&name).ok_or(ReadError::Damaged)?;
+            rows.push(stored::decode_flow(id, &value).map_err(damaged)?);
+        }
+        // In the order of sending: ids go round from the last one of the stored window.
+        rows.sort_by_key(|flow| flow.id.get().wrapping_sub(stored.last_id).wrapping_sub(1));
+        let flows = stored::merge_flows(stored.flows().map_err(damaged)?, rows);
+        let mut inbound = Vec::new();
+        for (name, value) in self.scan_all(&key.received()).await? {
+            let id = stored::id_of(&name).ok_or(ReadError::Damaged)?;
+            inbound.push((id, stored::place_of(&value).ok_or(ReadError::Damaged)?));
+        }
+        let prefix = key.subscriptions();
+        let mut subscriptions = Vec::new();
+        for (name, value) in self.scan_all(&prefix).await? {
+            let filter = name.get(prefix.len()..).and_then(|text| std::str::from_utf8(text).ok());
+            let filter = filter.ok_or(ReadError::Damaged)?.to_owned();
+            subscriptions.push((filter, stored::decode(&value).map_err(damaged)?));
+        }
+        let mut stored = stored;
+        // Ids after the stored window are in use as well.
+        stored.last_id = flows.last().map_or(stored.last_id, |flow| flow.id.get());
+        Ok(Some(Loaded { stored, flows, subscriptions, inbound }))
+    }
+
+    async fn scan_all(&mut self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, bytes::Bytes)>, ReadError> {
+        let mut rows = Vec::new();
+        loop {
+            let after = rows.last().map(|(key, _): &(Vec<u8>, bytes::Bytes)| key.clone());
+            let page = self.broker.shelf.scan(prefix, after.as_deref(), PAGE).await?;
+            let full = page.len() == PAGE;
+            rows.extend(page);
+            if !full {
+                return Ok(rows);
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, subscribe: &Subscribe, sought: Vec<Sought>) {
+        let mut granted = Vec::with_capacity(sought.len());
+        for one in sought {
+            granted.push(match one {
+                Sought::Refused(reason) => Granted::Refused(reason),
+                Sought::Wanted(mut subscription, seeks) => {
+                    subscription.since = self.broker.store.commit_no();
+                    match self.grant(&mut subscription).await {
+                        Ok(()) => Granted::Followed(subscription, seeks != 0),
+                        Err(_) if self.level() == Level::V31 => {
+                            metrics::counter!("feedlog_mqtt_subscriptions_muted_total").increment(1);
+                            subscription.muted = true;
+                            Granted::Followed(subscription, false)
+                        }
+                        Err(reason) => Granted::Refused(reason),
+                    }
+                }
+            });
+        }
+        self.machine.subscribed(subscribe, granted);
+    }
+
+    async fn grant(&mut self, subscription: &mut Subscription) -> Result<(), u8> {
+        let Some(user) = &self.user else { return Err(reason::UNSPECIFIED_ERROR) };
+        let gate = user.gate.clone();
+        let (principal, filter) = (gate.principal(), subscription.filter.clone());
+        let refused = |error: ReadError| match error {
+            ReadError::Denied(_) => reason::NOT_AUTHORIZED,
+            ReadError::BadField { .. } => reason::QUOTA_EXCEEDED,
+            _ => reason::IMPLEMENTATION_SPECIFIC_ERROR,
+        };
+        match &subscription.wanted {
+            Wanted::Invalid => return Err(reason::TOPIC_FILTER_INVALID),
+            Wanted::Unasked => {
+                // They come by themselves; asking for them shows what kind of client this is.
+                if principal.anonymous {
+                    return Ok(());
+                }
+                if let Some(session) = self.machine.session_mut() {
+                    session.protobuf |= filter.starts_with("pb/");
+                    session.impush |= !filter.starts_with("pb/");
+                }
+                self.follow_mine().await;
+                return Ok(());
+            }
+            Wanted::Free => self.grant_free(subscription, &gate).await?,
+            Wanted::Feed(..) | Wanted::Mine => {}
+        }
+        if let (Some(group), Some(pattern)) = (&subscription.group, &subscription.pattern) {
+            let number = subscription.number;
+            self.take_seat(group, pattern, number, &gate).await.map_err(refused)?;
+            if let Some(old) = self.machine.session().and_then(|session| session.subscriptions.get(&filter)) {
+                self.leave_seat(old.number, true);
+            }
+            return Ok(());
+        }
+        let attachment = self.attachment(&gate).await.map_err(refused)?;
+        let after = match subscription.wanted {
+            Wanted::Feed(_, Some(seq)) => After::Seq(seq),
+            _ => After::Head,
+        };
+        follow(attachment, subscription, after).await.map_err(refused)?;
+        // The same filter again: the new one is there before the old one goes.
+        let old = self.machine.session().and_then(|session| session.subscriptions.get(&filter)).cloned();
+        if let (Some(old), Some(attachment)) = (old, &mut self.attachment)
+            && old.pattern.is_some()
+        {
+            attachment.remove_pattern(old.number);
+        }
+        Ok(())
+    }
+
+    /// Joins the group of a shared subscription.
+    async fn take_seat(
+        &mut self,
+        group: &Arc<str>,
+        pattern: &Pattern,
+        number: u32,
+        gate: &Gate,
+    ) -> Result<(), ReadError> {
+        let Some(session) = self.machine.session() else { return Ok(()) };
+        let member = (&session.key, &self.handle);
+        let persistent = session.is_persistent();
+        let seat =
+            self.broker.groups.join(&self.broker, gate, (group, pattern), member, number, persistent).await?;
+        self.seats.push(seat);
+        Ok(())
+    }
+
+    /// A resumed session takes its places in groups again.
+    async fn rejoin(&mut self) {
+        let Some(user) = &self.user else { return };
+        let gate = user.gate.clone();
+        let shared: Vec<_> = self.machine.session().map_or_else(Vec::new, |session| {
+            let shared = session.subscriptions.values().filter(|one| one.group.is_some());
+            shared.cloned().collect()
+        });
+        for one in shared {
+            if let (Some(group), Some(pattern)) = (&one.group, &one.pattern)
+                && let Err(error) = self.take_seat(group, pattern, one.number, &gate).await
+            {
+                tracing::warn!(front_end = "mqtt", %error, "a shared subscription could not be followed");
+                return self.machine.close(reason::SERVER_BUSY, "the log could not be followed", true);
+            }
+        }
+    }
+
+    /// Leaves the group of a shared subscription. What it has not acknowledged goes to the others, unless its session keeps
+    /// it.
+    fn leave_seat(&mut self, number: u32, keeps: bool) {
+        let Some(index) = self.seats.iter().position(|seat| seat.number == number) else { return };
+        let seat = self.seats.swap_remove(index);
+        let mut unacknowledged = Vec::new();
+        if let Some(session) = self.machine.session_mut().filter(|_| !keeps) {
+            for (feed, seq, _) in self.shared.iter().filter(|(_, _, of)| Arc::ptr_eq(of, &seat)) {
+                if session.outbound.is_open(feed, *seq) {
+                    session.outbound.drop_aside(feed, *seq);
+                    unacknowledged.push((feed.clone(), *seq));
+                }
+            }
+        }
+        self.shared.retain(|(_, _, of)| !Arc::ptr_eq(of, &seat));
+        seat.leave(unacknowledged.into_iter());
+    }
+
+    /// Leaves all groups.
+    fn leave_seats(&mut self, keeps: bool) {
+        for number in self.seats.iter().map(|seat| seat.number).collect::<Vec<_>>() {
+            self.leave_seat(number, keeps);
+        }
+    }
+
+    async fn grant_free(&mut self, subscription: &Subscription, gate: &Gate) -> Result<(), u8> {
+        if !self.broker.config.free_topics {
+            return Err(reason::NOT_AUTHORIZED);
+        }
+        let Some(pattern) = subscription.pattern.as_ref().filter(|pattern| pattern.is_literal()) else {
+            // Each topic is judged when something comes from it.
+            return Ok(());
+        };
+        let Some(session) = self.machine.session() else { return Err(reason::UNSPECIFIED_ERROR) };
+        if !self.broker.allows(&session.key, pattern.as_str(), Access::Read) {
+            return Err(reason::NOT_AUTHORIZED);
+        }
+        // A feed of another kind has this name: it is followed as a feed topic, by members.
+        let Ok(feed) = FeedId::parse(pattern.as_str()) else { return Err(reason::TOPIC_FILTER_INVALID) };
+        match gate.feed(&feed).await {
+            Ok(info) if info.kind != FeedKind::Open => Err(reason::NOT_AUTHORIZED),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn attachment(&mut self, gate: &Gate) -> Result<&mut Attachment, ReadError> {
+        match &mut self.attachment {
+            Some(attachment) => Ok(attachment),
+            empty => Ok(empty.insert(Box::new(gate.follow(None).await?))),
+        }
+    }
+
+    /// Follows everything as another user from now on: a login has bound the connection.
+    pub(super) async fn follow_as(&mut self, gate: &Gate) -> Result<(), ReadError> {
+        let Some(old) = &self.attachment else { return Ok(()) };
+        let settled = old.settled();
+        let mut attachment = gate.follow(None).await?;
+        let subscriptions =
+            self.machine.session().map(|session| session.subscriptions.values().cloned().collect());
+        for one in subscriptions.unwrap_or_else(Vec::new) {
+            match follow(&mut attachment, &one, After::Commit(settled.max(one.since))).await {
+                Ok(()) | Err(ReadError::Denied(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.attachment = Some(Box::new(attachment));
+        Ok(())
+    }
+
+    /// All feeds of the user, for pushes without a subscription.
+    pub(super) async fn follow_mine(&mut self) {
+        let Some(user) = &self.user else { return };
+        let gate = user.gate.clone();
+        if gate.principal().anonymous {
+            return;
+        }
+        let followed = match self.attachment(&gate).await {
+            Ok(attachment) => attachment.add_mine(After::Head).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = followed {
+            tracing::warn!(front_end = "mqtt", %error, "the feeds of a user could not be followed");
+            self.machine.close(reason::SERVER_BUSY, "the feeds could not be followed", true);
+        }
+    }
+
+    fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
+        let mut ended = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            let known = self.machine.session().and_then(|session| session.subscriptions.get(filter.as_str()));
+            let Some(subscription) = known.cloned() else {
+                ended.push(Unsubscribed::Unknown);
+                continue;
+            };
+            ended.push(Unsubscribed::Ended);
+            if subscription.group.is_some() {
+                self.leave_seat(subscription.number, false);
+                continue;
+            }
+            let unasked = self.machine.session().is_some_and(|session| session.impush || session.protobuf);
+            let others = |wanted: &dyn Fn(&Wanted) -> bool| {
+                self.machine.session().is_some_and(|session| {
+                    session
+                        .subscriptions
+                        .values()
+                        .filter(|one| one.filter != subscription.filter)
+                        .any(|one| wanted(&one.wanted))
+                })
+            };
+            let still_feed = match &subscription.wanted {
+                Wanted::Feed(feed, _) => {
+                    others(&|wanted| matches!(wanted, Wanted::Feed(of, _) if of == feed))
+                }
+                _ => false,
+            };
+            let still_mine = unasked || others(&|wanted| *wanted == Wanted::Mine);
+            if let Some(attachment) = &mut self.attachment {
+                match &subscription.wanted {
+                    Wanted::Free => attachment.remove_pattern(subscription.number),
+                    Wanted::Feed(feed, _) if !still_feed => attachment.remove(feed),
+                    Wanted::Mine if !still_mine => attachment.remove_mine(),
+                    _ => {}
+                }
+            }
+        }
+        self.machine.unsubscribed(unsubscribe, &ended);
+    }
+
+    /// An entry, with what the connection knows of its feed.
+    pub(super) async fn deliver_entry(&mut self, view: Arc<View>) {
+        let feed = &view.entry.feed;
+        let open = self.attachment.as_ref().is_some_and(|attachment| attachment.is_open(feed));
+        let free = open
+            && self
+                .machine
+                .session()
+                .is_some_and(|session| self.broker.allows(&session.key, feed.as_str(), Access::Read));
+        let pushes = self.pushes(&view, None).await;
+        let commit_no = self.broker.store.commit_no();
+        self.machine.deliver(super::machine::Outgoing { view, free, commit_no, pushes });
+    }
+
+    /// The next page of retained messages.
+    async fn search_retained(&mut self, mut search: Retained) {
+        let Some(user) = &self.user else { return };
+        let gate = user.gate.clone();
+        let found = match &search.pattern {
+            None => {
+                search.finished = true;
+                let key = stored::retained(&search.prefix);
+                self.broker
+                    .shelf
+                    .get(&key)
+                    .await
+                    .map(|place| place.map(|place| (key, place)).into_iter().collect())
+            }
+            Some(_) => {
+                let prefix = stored::retained(&search.prefix);
+                let after = search.after.as_deref().map(stored::retained);
+                self.broker.shelf.scan(&prefix, after.as_deref(), PAGE).await.inspect(|page: &Vec<_>| {
+                    search.finished = page.len() < PAGE;
+                })
+            }
+        };
+        let Ok(found) = found else {
+            // Retained messages are not lost: the next subscription gets them.
+            tracing::warn!(front_end = "mqtt", "retained messages could not be read");
+            return;
+        };
+        for (key, place) in found {
+            let topic = key.get(1..).and_then(|topic| std::str::from_utf8(topic).ok());
+            let (Some(topic), Some(seq)) = (topic, stored::place_of(&place)) else { continue };
+            search.after = Some(topic.to_owned());
+            if search.pattern.as_ref().is_some_and(|pattern| !pattern.matches(topic)) {
+                continue;
+            }
+            let feed = match space::target(topic) {
+                Target::Free(feed) => {
+                    let key = self.machine.session().map(|session| &session.key);
+                    if !key.is_some_and(|key| self.broker.allows(key, topic, Access::Read)) {
+                        continue;
+                    }
+                    feed
+                }
+                Target::Feed(feed) => feed,
+                _ => continue,
+            };
+            // One that is gone, or that this user may not read, is not there.
+            if let Ok(view) = gate.entry(&feed, seq).await {
+                search.found.push_back((topic.to_owned(), Arc::new(view)));
+            }
+        }
+        self.machine.retained(search);
+    }
+
+    /// What was on its way when the last connection ended.
+    async fn resend(&mut self) {
+        let Some(user) = &self.user else { return };
+        let gate = user.gate.clone();
+        let flows: Vec<Flow> = self
+            .machine
+            .session()
+            .map(|session| {
+                session.outbound.flows().filter(|flow| flow.state != FlowState::Done).cloned().collect()
+            })
+            .unwrap_or_default();
+        for flow in flows {
+            if flow.state == FlowState::Released {
+                self.machine.resend(&flow, None, None);
+                continue;
+            }
+            match gate.entry(&flow.feed, flow.seq).await {
+                Ok(view) => {
+                    let view = Arc::new(view);
+                    let push = self.pushes(&view, Some(flow.form)).await.into_iter().next();
+                    self.machine.resend(&flow, Some(view), push.map(|(_, topic, body)| (topic, body)));
+                }
+                Err(ReadError::Unavailable(_)) => {
+                    return self.machine.close(reason::SERVER_BUSY, "the log could not be read", true);
+                }
+                Err(_) => self.machine.resend(&flow, None, None),
+            }
+        }
+    }
+
+    /// Writes the place of a persistent session when it moved. `ended_ms` when the connection is over.
+    pub(super) async fn checkpoint(&mut self, ended_ms: Option<u64>) {
+        let commit_no = self.broker.store.commit_no();
+        let settled = self.attachment.as_ref().map_or(commit_no, |attachment| attachment.settled());
+        let Some((key, rows)) = self.machine.place(settled, ended_ms) else { return };
+        match self.broker.shelf.put(rows).await {
+            Ok(()) => self.machine.placed(settled),
+            // The older place stays: what follows it comes again.
+            Err(error) => {
+                tracing::warn!(front_end = "mqtt", %error, client = key.client_id.len(), "a place was not written");
+            }
+        }
+    }
+
+    /// The connection is over: its place is written, its will is published or waits, its session is let go of.
+    pub(super) async fn end(&mut self, ending: Ending) {
+        let Some(key) = self.machine.session().map(|session| session.key.clone()) else { return };
+        let (expiry_s, will) =
+            (self.machine.session().map_or(0, |session| session.expiry_s), self.machine.will().cloned());
+        let now_ms = self.broker.store.now_ms();
+        self.leave_seats(expiry_s > 0);
+        if expiry_s > 0 {
+            self.checkpoint(Some(now_ms)).await;
+        } else if self.machine.was_stored() {
+            if let Err(error) = self.broker.remove(&key).await {
+                tracing::warn!(front_end = "mqtt", %error, "a session that ended could not be removed");
+            }
+        }
+        self.attachment = None;
+        if let Some(mut will) = will {
+            // [MQTT-3.1.3-9]: not before the delay, nor after the session.
+            let delay_s = will.delay_s.min(expiry_s);
+            if !ending.will {
+                if let Err(error) = self.broker.shelf.put(vec![(key.will(), None)]).await {
+                    tracing::warn!(front_end = "mqtt", %error, "a will that is void could not be removed");
+                }
+            } else if delay_s == 0 {
+                wills::publish(&self.broker, &key, &will).await;
+            } else {
+                will.due_ms = Some(now_ms + u64::from(delay_s) * 1000);
+                let row = (key.will(), Some(stored::encode(&will)));
+                if let Err(error) = self.broker.shelf.put(vec![row]).await {
+                    tracing::warn!(front_end = "mqtt", %error, "when a will is due could not be written");
+                }
+                self.broker.await_will(key.clone(), will);
+            }
+        }
+        self.broker.release(&key, &self.handle);
+    }
+}
+
+/// Follows what a subscription wants.
+async fn follow(
+    attachment: &mut Attachment,
+    subscription: &Subscription,
+    after: After,
+) -> Result<(), ReadError> {
+    match (&subscription.wanted, &subscription.pattern) {
+        (Wanted::Feed(feed, _), _) => attachment.add(feed.clone(), after).await,
+        (Wanted::Mine, _) => attachment.add_mine(after).await,
+        // Its group follows.
+        _ if subscription.group.is_some() => Ok(()),
+        (_, Some(pattern)) => {
+            let _ = attachment.add_pattern(subscription.number, Pattern::clone(pattern), after);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A session as it is stored.
+pub(super) fn session_row(session: &Session, settled: u64, ended_ms: Option<u64>) -> StoredSession {
+    let positions = session.outbound.positions(settled);
+    StoredSession {
+        expiry_s: session.expiry_s,
+        ended_ms,
+        commit_no: settled,
+        positions: positions.into_iter().map(|(feed, seq)| (feed.as_str().to_owned(), seq.0)).collect(),
+        last_id: session.outbound.last_id(),
+        flows: session.outbound.flows().map(stored::stored_flow).collect(),
+        impush: session.impush,
+    }
+}

@@ -1,0 +1,4 @@
+//! Connections end to end over a store in memory.
+
+mod basics;
+mod world;
