@@ -343,8 +343,8 @@ mod tests {
                 };
                 let expected: Vec<usize> = kept.iter().copied().filter(wanted).collect();
                 prop_assert_eq!(&found, &expected);
-                for at in 0..filters.len() {
-                    prop_assert_eq!(pattern(&filters[at]).matches(name), wanted(&at));
+                for (at, text) in filters.iter().enumerate() {
+                    prop_assert_eq!(pattern(text).matches(name), wanted(&at));
                 }
             }
             for at in kept {

@@ -175,7 +175,9 @@ pub enum After {
     Commit(u64),
 }
 
-/// How far another attachment had come.
+/// How far another attachment had come. All that goes on from there is added before the first [`crate::Attachment::next`]:
+/// patterns first, then the reader's own feeds, then feeds by name, because a feed is followed from where the first of them
+/// wants it.
 #[derive(Debug, Clone, Default)]
 pub struct Resume {
     /// Its [`crate::Attachment::settled`].

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use feedlog_core::ids::{FeedId, SeqId};
 
-use super::follow::{STARTS_PAGE, Start, Why, list_mine, starts};
+use super::follow::{STARTS_PAGE, Why};
 use super::scan::{self, RangePage, Scan, Step, Task};
+use super::start::{Start, list_mine, starts};
 use super::{Attachment, Fetched, Followed, Found};
 use crate::views::After;
 
@@ -128,7 +130,7 @@ impl Attachment {
         let task = scan.task(newest);
         let after = scan.after;
         if self.live.is_empty() && !self.has_news() && !self.wants.has_waiting() {
-            self.settled = self.settled.max(after.min(self.taken));
+            self.settled.fetch_max(after.min(self.taken), Ordering::SeqCst);
         }
         if matches!(task, Task::End) {
             return self.end_scan();
@@ -180,6 +182,10 @@ impl Attachment {
         }
         if self.scan.is_some() {
             // It leaves out what is followed, and would come across entries that were delivered.
+            return false;
+        }
+        if self.hub.low_water() < self.swept {
+            // A scan went beyond what was published: of a feed that is followed, more may be on its way.
             return false;
         }
         let may_go = |followed: &Followed| {

@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use feedlog_core::event::FeedKind;
 use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::pattern::Pattern;
-use feedlog_core::policy::{Denied, ReadScope};
+use feedlog_core::policy::Denied;
 
 use super::hub::Hub;
-use super::scan::{Scan, commit_of, place_at};
+use super::scan::Scan;
+use super::start::{Ask, Start, find_start, list_mine, start, starts};
 use super::wants::Stage;
 use super::{AttachLimits, Attachment, Followed};
 use crate::Blocking;
@@ -21,66 +22,6 @@ use crate::views::{After, AttachTo, Delivery, RESUME_POSITIONS_MAX, Resume};
 const NAMED_MAX: usize = 10_000;
 /// Feeds whose start is looked up together.
 pub(super) const STARTS_PAGE: usize = 256;
-
-/// From where a feed is to be followed.
-pub(super) struct Ask {
-    feed: FeedId,
-    after: After,
-    /// Not before this place: the reader's own time in the feed begins after it.
-    floor: SeqId,
-    /// What patterns had of it, when any matches: all up to this place or commit. Following begins no later.
-    pub(super) covered: Option<Result<SeqId, u64>>,
-}
-
-impl Ask {
-    fn after(feed: FeedId, after: After) -> Self {
-        Self { feed, after, floor: SeqId::ZERO, covered: None }
-    }
-}
-
-/// The answer to an [`Ask`].
-pub(super) struct Start {
-    pub(super) feed: FeedId,
-    /// The place, what may be read, and whether it is of the kind that patterns match. `None`: not for this reader.
-    place: Option<(SeqId, ReadScope, bool)>,
-}
-
-impl Start {
-    /// Whether patterns match feeds of its kind, and the reader may read it.
-    pub(super) fn is_open(&self) -> bool {
-        self.place.is_some_and(|(_, _, is_open)| is_open)
-    }
-}
-
-/// Looks up access and place. Blocks. An error is none of the feed's own.
-fn start(reads: &Reads, ask: Ask) -> Result<Start, ReadError> {
-    match find_start(reads, &ask) {
-        Ok(place) => Ok(Start { feed: ask.feed, place: Some(place) }),
-        Err(ReadError::Denied(_)) => Ok(Start { feed: ask.feed, place: None }),
-        Err(error) => Err(error),
-    }
-}
-
-fn find_start(reads: &Reads, ask: &Ask) -> Result<(SeqId, ReadScope, bool), ReadError> {
-    let access = reads.contents(&ask.feed)?;
-    let is_open = access.state.kind == FeedKind::Open;
-    let engine = &*reads.engine;
-    let place = match ask.after {
-        After::Seq(seq) => seq,
-        After::Head => engine.head(&ask.feed)?.seq,
-        After::Commit(commit_no) => place_at(engine, &ask.feed, commit_no)?.max(ask.floor),
-    };
-    let place = match ask.covered {
-        Some(Ok(covered)) if is_open => place.min(covered),
-        Some(Err(commit_no)) if is_open => place.min(place_at(engine, &ask.feed, commit_no)?),
-        _ => place,
-    };
-    Ok((place, access.scope, is_open))
-}
-
-pub(super) fn starts(reads: &Reads, asks: Vec<Ask>) -> Result<Vec<Start>, ReadError> {
-    asks.into_iter().map(|ask| start(reads, ask)).collect()
-}
 
 /// Why a feed is followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,7 +63,7 @@ impl Attachment {
             begun: false,
             taken: low,
             newest: low,
-            settled: low,
+            settled: AtomicU64::new(low),
             reached: low,
             ready: VecDeque::new(),
             failed: false,
@@ -150,7 +91,7 @@ impl Attachment {
         this.plain = true;
         this.catching_up = true;
         // The places named may be anywhere.
-        this.settled = 0;
+        *this.settled.get_mut() = 0;
         for (feed, after) in named {
             let start = start(&this.reads, Ask::after(feed, After::Seq(after)))?;
             match start.place {
@@ -191,7 +132,7 @@ impl Attachment {
             if resume.positions.len() > RESUME_POSITIONS_MAX {
                 return Err(ReadError::BadField { field: "positions", problem: "are too many" });
             }
-            this.settled = resume.commit_no.min(this.settled);
+            this.settled.fetch_min(resume.commit_no, Ordering::SeqCst);
             this.positions = resume.positions.into_iter().collect();
         }
         Ok(this)
@@ -293,8 +234,11 @@ impl Attachment {
         if self.failed { Err(ReadError::Unavailable("the attachment has ended")) } else { Ok(()) }
     }
 
-    /// Follows a feed by name. `CaughtUp` comes for it. One that is followed by name only is replayed from the new place;
-    /// one that is followed for other reasons as well goes back when the new place is an older entry, and never skips any.
+    /// Follows a feed by name. `CaughtUp` comes for it. One that is followed already goes on where it is, but for `Seq`: by
+    /// name only, it goes to that place; for other reasons as well, it goes back when the place is older, and skips nothing.
+    ///
+    /// [`Attachment::settled`] does not go back for it: a session notes an older place among its positions, until
+    /// `CaughtUp` names the feed.
     pub async fn add(&mut self, feed: FeedId, after: After) -> Result<(), ReadError> {
         self.finish_reading().await?;
         let slot = self.slots.get(&feed).copied();
@@ -305,22 +249,10 @@ impl Attachment {
         if slot.is_none() {
             self.make_room();
         }
-        let position = self.positions.get(&feed).copied();
         let mut asks = self.asks(std::iter::once((feed.clone(), after, SeqId::ZERO)));
         let reads = self.reads.clone();
         let ask = asks.pop().expect("INVARIANT: one for each feed");
-        let (place, before) = self
-            .blocking
-            .run(move || {
-                let place = find_start(&reads, &ask)?;
-                // What is replayed was committed after this.
-                let before = match position {
-                    Some(_) => None,
-                    None => commit_of(&*reads.engine, &ask.feed, place.0.next())?,
-                };
-                Ok((place, before))
-            })
-            .await?;
+        let place = self.blocking.run(move || find_start(&reads, &ask)).await?;
         let slot = match slot {
             Some(slot) => {
                 self.rewind(slot, after, place.0);
@@ -334,9 +266,6 @@ impl Attachment {
         if let Some(followed) = self.feeds.get_mut(&slot) {
             followed.named = true;
         }
-        if let Some(commit_no) = before {
-            self.settled = self.settled.min(commit_no.saturating_sub(1));
-        }
         self.announced.push(slot);
         self.catching_up = true;
         Ok(())
@@ -347,7 +276,7 @@ impl Attachment {
         let Some(followed) = self.feeds.get(&slot) else { return };
         let only_named = followed.named && !self.is_wanted(followed, false);
         let cursor = match after {
-            _ if only_named => place,
+            After::Seq(_) if only_named => place,
             After::Seq(_) => place.min(self.delivered(followed)),
             // Whatever is prepared or on its way is not skipped, and nothing is repeated.
             After::Head | After::Commit(_) => return,
@@ -452,7 +381,7 @@ impl Attachment {
             if commit_no < newest {
                 from = commit_no;
                 stage = self.scan_from(commit_no);
-                self.settled = self.settled.min(commit_no);
+                self.settled.fetch_min(commit_no, Ordering::SeqCst);
             } else if self.scan.is_none() {
                 self.catching_up = true;
             }
@@ -516,11 +445,13 @@ impl Attachment {
             let starts = self.blocking.run(move || starts(&reads, asks)).await?;
             for start in starts {
                 let slot = self.follow(start, Why::Mine);
-                self.announced.extend(slot);
+                if matches!(after, After::Commit(_)) {
+                    self.announced.extend(slot);
+                }
             }
         }
         if let After::Commit(commit_no) = after {
-            self.settled = self.settled.min(commit_no);
+            self.settled.fetch_min(commit_no, Ordering::SeqCst);
             self.catching_up = true;
         }
         Ok(())
@@ -537,14 +468,4 @@ impl Attachment {
         self.rescan = false;
         self.drop_unwanted();
     }
-}
-
-/// The reader's feeds, each with the entry where the reader's time in it begins.
-pub(super) fn list_mine(reads: &Reads) -> Result<Vec<(FeedId, SeqId)>, ReadError> {
-    let mut feeds = Vec::new();
-    reads.each_feed(|feed, user_feed, _| {
-        feeds.extend(user_feed.map(|row| (feed, row.since_seq)));
-        Ok(())
-    })?;
-    Ok(feeds)
 }

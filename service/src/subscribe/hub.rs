@@ -30,7 +30,7 @@ const FOUND_MAX: usize = 256;
 pub(crate) struct Hub {
     feeds: Vec<Mutex<HashMap<FeedId, Topic>>>,
     users: Vec<Mutex<HashMap<Uid, Vec<Arc<Queue>>>>>,
-    patterns: RwLock<PatternSet<Watcher>>,
+    pub(super) patterns: RwLock<PatternSet<Watcher>>,
     /// Grows with every new pattern.
     generation: AtomicU64,
     queues: Mutex<HashMap<usize, Weak<Queue>>>,
@@ -42,8 +42,7 @@ pub(crate) struct Hub {
 }
 
 /// A queue with one of its patterns.
-#[derive(Clone)]
-struct Watcher {
+pub(super) struct Watcher {
     queue: Arc<Queue>,
     id: u32,
 }

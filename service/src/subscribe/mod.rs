@@ -12,6 +12,7 @@ mod discover;
 mod follow;
 mod hub;
 mod scan;
+mod start;
 mod waiter;
 mod wants;
 mod water;
@@ -31,10 +32,10 @@ use crate::Blocking;
 use crate::error::ReadError;
 use crate::read::{EngineReader, Reads};
 use crate::views::{Delivery, Gone, HistoryQuery, Page, View};
-use follow::Start;
 use hub::{Found, Queue};
 pub(crate) use hub::{Hub, Published};
 use scan::{Scan, Step};
+use start::Start;
 pub(crate) use waiter::Waiter;
 use wants::Wants;
 
@@ -93,7 +94,8 @@ pub struct Attachment {
     /// The low-water mark of before the queue was last taken, and the newest commit of after.
     taken: u64,
     newest: u64,
-    settled: u64,
+    // Kept when it was told, so that it does not seem to go back afterwards.
+    settled: AtomicU64,
     reached: u64,
     ready: VecDeque<Delivery>,
     /// The log could not be read.
@@ -172,7 +174,10 @@ impl Attachment {
             }
             if self.catching_up {
                 self.catching_up = false;
-                let heads = std::mem::take(&mut self.announced)
+                let mut announced = std::mem::take(&mut self.announced);
+                announced.sort_unstable();
+                announced.dedup();
+                let heads = announced
                     .into_iter()
                     .filter_map(|slot| self.feeds.get(&slot))
                     .map(|followed| (followed.feed.clone(), followed.cursor))
@@ -206,7 +211,7 @@ impl Attachment {
     }
 
     /// Everything that was committed up to this number and is followed was returned by [`Attachment::next`]: what a session
-    /// stores as its place. Goes back when something is added that is to be replayed from an older place.
+    /// stores as its place. Goes back when a pattern or the reader's own feeds are added after an older commit.
     pub fn settled(&self) -> u64 {
         let is_quiet = self.begun
             && self.ready.is_empty()
@@ -219,7 +224,10 @@ impl Attachment {
             && !self.failed;
         // The mark is read before the queue is looked at: what it covers would be there.
         let low = self.hub.low_water();
-        if is_quiet && self.queue.is_empty() { low.max(self.settled) } else { self.settled }
+        if is_quiet && self.queue.is_empty() {
+            self.settled.fetch_max(low, Ordering::SeqCst);
+        }
+        self.settled.load(Ordering::SeqCst)
     }
 
     /// Nothing that was returned by [`Attachment::next`] was committed after this number. Once [`Attachment::settled`] has
@@ -240,7 +248,7 @@ impl Attachment {
 
     /// Takes what waits; `true` when the service is closing. Everything taken before was delivered.
     fn take_queue(&mut self) -> bool {
-        self.settled = self.settled.max(self.taken);
+        self.settled.fetch_max(self.taken, Ordering::SeqCst);
         self.begun = true;
         self.positions = HashMap::new();
         // Before the queue is taken: then what it covers is in what is taken now.

@@ -275,7 +275,7 @@ pub(super) fn place_at(engine: &dyn Engine, feed: &FeedId, commit_no: u64) -> Re
 }
 
 /// The commit that added an entry.
-pub(super) fn commit_of(engine: &dyn Engine, feed: &FeedId, seq: SeqId) -> Result<Option<u64>, ReadError> {
+fn commit_of(engine: &dyn Engine, feed: &FeedId, seq: SeqId) -> Result<Option<u64>, ReadError> {
     Ok(engine.records(feed, seq, seq, 1, 0)?.pop().map(|record| record.commit_no))
 }
 
