@@ -1,9 +1,10 @@
-//! What waits for an attachment is bounded, in entries and in bytes.
+//! What waits for an attachment is bounded, in entries and in bytes, and who is told of a feed that a pattern matches.
 
 use bytes::Bytes;
 use feedlog_core::entry::{Entry, Payload};
 use feedlog_core::event::Event;
 use feedlog_core::ids::{FeedId, Ordinal, SeqId, Uid};
+use feedlog_core::pattern::Pattern;
 
 use feedlog_storage::Round;
 
@@ -68,4 +69,97 @@ fn joined_feeds_beyond_the_bound_are_listed_again() {
     }
     let taken = queue.take();
     assert!(taken.joined.len() <= 256 && taken.rescan);
+}
+
+fn name(text: &str) -> FeedId {
+    FeedId::parse(text).unwrap()
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).unwrap()
+}
+
+#[test]
+fn a_pattern_is_told_of_a_feed_until_it_follows() {
+    let hub = Hub::new(0);
+    let (one, other) = (hub.queue(8), hub.queue(8));
+    hub.watch(&pattern("a/+"), &one, 1);
+    hub.watch(&pattern("#"), &one, 2);
+    let feed = name("a/b");
+    let found = |queue: &super::Queue| {
+        let mut found: Vec<_> = queue.take().found.into_iter().collect();
+        found.sort();
+        found
+    };
+    publish(&hub, &feed, entry(&feed, 4, 1), Vec::new());
+    publish(&hub, &feed, entry(&feed, 5, 1), Vec::new());
+    assert_eq!(found(&one), [(feed.clone(), (SeqId(3), 1))], "once, with its first place");
+    publish(&hub, &feed, entry(&feed, 6, 1), Vec::new());
+    assert_eq!(found(&one), [(feed.clone(), (SeqId(5), 3))], "again, because it does not follow yet");
+    hub.follow(&feed, &one, 7);
+    publish(&hub, &feed, entry(&feed, 7, 1), Vec::new());
+    let taken = one.take();
+    assert!(taken.found.is_empty() && taken.entries.len() == 1);
+    // A new pattern of somebody else.
+    hub.watch(&pattern("+/b"), &other, 1);
+    publish(&hub, &feed, entry(&feed, 8, 1), Vec::new());
+    assert_eq!(found(&other).len(), 1);
+    assert!(found(&one).is_empty());
+    assert!(!hub.unfollow_quiet(&feed, &one, 7, SeqId(7)), "8 is not delivered yet");
+    assert!(hub.unfollow_quiet(&feed, &one, 7, SeqId(8)));
+    hub.unwatch(&pattern("+/b"), &other, 1);
+    publish(&hub, &feed, entry(&feed, 9, 1), Vec::new());
+    assert_eq!(found(&one), [(feed.clone(), (SeqId(8), 6))]);
+    assert!(found(&other).is_empty());
+    // Other kinds of feeds are no pattern's business, nor are names that begin with a dollar sign.
+    announce(&hub, 7, 1);
+    let entries = vec![entry(&feed, 10, 1)];
+    hub.publish(Published { feed: &feed, entries, commit_no: 7, is_open: false, joined: Vec::new() });
+    publish(&hub, &name("$s/b"), entry(&name("$s/b"), 1, 1), Vec::new());
+    assert!(one.is_empty());
+    assert_eq!((hub.low_water(), hub.newest()), (8, 8));
+}
+
+#[test]
+fn found_feeds_beyond_the_bound_are_lost() {
+    let hub = Hub::new(0);
+    let queue = hub.queue(1);
+    hub.watch(&pattern("#"), &queue, 1);
+    for n in 0..1000 {
+        let feed = name(&format!("f{n}"));
+        publish(&hub, &feed, entry(&feed, 1, 1), Vec::new());
+    }
+    let taken = queue.take();
+    assert!(taken.found.len() <= 256 && taken.lost);
+    assert!(taken.found.values().all(|(after, commit_no)| *after == SeqId::ZERO && *commit_no <= 256));
+    hub.all_behind();
+    assert!(queue.take().lost);
+}
+
+/// Once all who match follow, publishing does not look at patterns any more: they are locked while it happens.
+#[test]
+fn a_feed_that_all_follow_costs_its_followers_only() {
+    let hub = Hub::new(0);
+    let feed = name("a/b");
+    let queues: Vec<_> = (0..1000).map(|_| hub.queue(8)).collect();
+    for queue in &queues {
+        hub.watch(&pattern("a/#"), queue, 1);
+        hub.follow(&feed, queue, 3);
+    }
+    publish(&hub, &feed, entry(&feed, 1, 1), Vec::new());
+    let locked = hub.patterns.write().unwrap();
+    std::thread::scope(|scope| {
+        let (to, done) = std::sync::mpsc::channel();
+        let (hub, feed) = (&hub, &feed);
+        scope.spawn(move || {
+            for seq in 2..=5 {
+                publish(hub, feed, entry(feed, seq, 1), Vec::new());
+            }
+            to.send(()).unwrap();
+        });
+        let in_time = done.recv_timeout(std::time::Duration::from_secs(20));
+        drop(locked);
+        assert!(in_time.is_ok(), "no publish waited for the patterns");
+    });
+    assert!(queues.iter().all(|queue| queue.take().entries.len() == 5));
 }
