@@ -13,5 +13,6 @@ mod maintenance;
 mod marks;
 mod oracle;
 mod sending;
+mod sessions;
 mod shelf;
 mod world;

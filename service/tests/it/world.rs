@@ -10,6 +10,7 @@ use feedlog_core::command::{Action, Command, CreateFeed, Done, Draft, Principal,
 use feedlog_core::entry::{Entry, Head};
 use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Role, Scope};
 use feedlog_core::ids::{ClientMsgId, FeedId, SeqId, TimeMs, Uid};
+use feedlog_core::pattern::Pattern;
 use feedlog_core::rows::{RowKey, RowValue};
 use feedlog_service::auth::AuthConfig;
 use feedlog_service::views::{Delivery, HistoryQuery, Page};
@@ -237,6 +238,10 @@ pub(crate) fn uid(text: &str) -> Uid {
 
 pub(crate) fn feed(text: &str) -> FeedId {
     FeedId::parse(text).unwrap()
+}
+
+pub(crate) fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).unwrap()
 }
 
 pub(crate) fn user(name: &str) -> Principal {
