@@ -22,6 +22,8 @@ use super::shared::Seat;
 use super::wire::{Level, reason};
 use crate::driver::{Io, exchange};
 
+/// A connection for which nothing is due is looked at now and then all the same.
+const IDLE_LOOK: Duration = Duration::from_secs(3600);
 /// Changes of unread counts within this time are told at once.
 const UNREAD_WAIT: Duration = Duration::from_millis(100);
 /// Shared messages beyond which those that were acknowledged are sorted out.
@@ -325,7 +327,8 @@ impl Connection {
             self.due.stalled,
             self.due.unread,
         ];
-        let Some(next) = due.into_iter().flatten().min() else { return };
+        // A timer that has elapsed would fire again at once.
+        let next = due.into_iter().flatten().min().unwrap_or(now + IDLE_LOOK);
         let next = tokio::time::Instant::from_std(next);
         // A time that moved away is noticed when the timer comes: setting it for every packet would cost more.
         if timer.is_elapsed() || next < timer.deadline() {

@@ -117,6 +117,9 @@ impl Connection {
                 let mut rows: Rows = Vec::new();
                 if let Some(will) = &will {
                     rows.push((key.will(), Some(stored::encode(will))));
+                } else if present {
+                    // The one that waited is void (MQTT5 [MQTT-3.1.3-9]), also for the next start.
+                    rows.push((key.will(), None));
                 }
                 if session.is_persistent() {
                     let settled =
@@ -200,6 +203,7 @@ impl Connection {
         let now_ms = broker.store.now_ms();
         let loaded = self.load(key).await?;
         // The session goes on, so a will that waits is not published; else it is, at once (MQTT5 [MQTT-3.1.3-9]).
+        let was_stored = loaded.is_some();
         let resumed = loaded.filter(|loaded| !connect.clean_start && !has_ended(&loaded.stored, now_ms));
         broker.forget_will(key);
         if resumed.is_none()
@@ -210,7 +214,9 @@ impl Connection {
         }
         let Some(loaded) = resumed else {
             // [MQTT-3.1.2-6]: what was stored is discarded, before the client is told that there is none.
-            broker.remove(key).await?;
+            if was_stored {
+                broker.remove(key).await?;
+            }
             return Ok((Session::new(key.clone(), expiry_s), false, None));
         };
         let mut session = Session::new(key.clone(), expiry_s);

@@ -13,7 +13,7 @@ use super::carried::Carried;
 use super::connection::Connection;
 use super::machine::{Called, Verdict};
 use super::outbound::Form;
-use super::wire::{Qos, Text};
+use super::wire::{Qos, Text, topic};
 use crate::errors::{ApiError, Kind};
 use crate::im::uri::{self, Route, Target};
 use crate::im::{self, Asked, Im, ImError, Login, Trace};
@@ -133,7 +133,9 @@ impl Connection {
         }
         if let Some(session) = self.machine.session_mut() {
             session.impush = true;
-            session.push_alias = login.push_topic.as_deref().map(Arc::from);
+            let alias =
+                login.push_topic.as_deref().filter(|name| topic::is_name(name) && !name.starts_with('$'));
+            session.push_alias = alias.map(Arc::from);
         }
         self.follow_mine().await;
         Ok(login.result())

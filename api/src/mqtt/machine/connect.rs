@@ -104,6 +104,8 @@ impl Machine {
             will,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            pending_once: 0,
+            pending_twice: 0,
             next_call: 0,
             aliases_in: HashMap::new(),
             aliases_out: HashMap::new(),

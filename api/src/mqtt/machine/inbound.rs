@@ -17,6 +17,9 @@ use super::super::wire::{Ack, Level, PacketId, Publish, Qos, Text, encode, reaso
 use super::{Effect, Machine, Open, message};
 use crate::errors::{ApiError, Kind};
 
+/// What a message that waits takes besides its payload, roughly: so that empty ones are bounded too.
+const PENDING_BYTES: usize = 512;
+
 /// A PUBLISH whose acknowledgement has not left.
 pub(super) struct Pending {
     id: Option<PacketId>,
@@ -83,8 +86,8 @@ pub(crate) enum Verdict {
 
 impl Open {
     pub(super) fn has_room(&self, level: Level, config: &MqttConfig) -> bool {
-        let waiting = self.pending.iter().filter(|pending| pending.qos != Qos::AtMostOnce).count();
         // A client of MQTT 5 keeps to its quota by itself, or is told (`publish`).
+        let waiting = self.pending_once + self.pending_twice;
         let in_window = level == Level::V5 || waiting < usize::from(config.receive_maximum);
         in_window && self.pending_bytes < config.pending_bytes_max
     }
@@ -96,8 +99,18 @@ impl Open {
 
     /// QoS 1 and 2 messages that the client has not been told the end of.
     fn quota_used(&self) -> usize {
-        let once = self.pending.iter().filter(|pending| pending.qos == Qos::AtLeastOnce).count();
-        once + self.session.inbound.len()
+        self.pending_once + self.session.inbound.len()
+    }
+
+    fn count(&mut self, pending: &Pending, more: bool) {
+        let change =
+            |count: &mut usize, by: usize| *count = if more { *count + by } else { count.saturating_sub(by) };
+        change(&mut self.pending_bytes, pending.bytes);
+        match pending.qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => change(&mut self.pending_once, 1),
+            Qos::ExactlyOnce => change(&mut self.pending_twice, 1),
+        }
     }
 }
 
@@ -144,7 +157,7 @@ impl Machine {
         let mut pending = Pending {
             id: publish.packet_id,
             qos: publish.qos,
-            bytes: publish.payload.len(),
+            bytes: publish.payload.len() + PENDING_BYTES,
             respond,
             state: State::Submitted,
         };
@@ -158,7 +171,7 @@ impl Machine {
         }
         let settled = matches!(pending.state, State::Settled(_));
         if let Some(open) = &mut self.open {
-            open.pending_bytes += pending.bytes;
+            open.count(&pending, true);
             open.pending.push_back(pending);
         }
         if settled {
@@ -281,7 +294,7 @@ impl Machine {
             && let Some(pending) =
                 open.pending.pop_front_if(|pending| matches!(pending.state, State::Settled(_)))
         {
-            open.pending_bytes -= pending.bytes;
+            open.count(&pending, false);
             let State::Settled(settled) = pending.state else { continue };
             match settled {
                 Settled::Stored(stored) => self.stored(pending.id, pending.qos, &stored, pending.respond),

@@ -109,6 +109,9 @@ struct Open {
     will: Option<StoredWill>,
     pending: VecDeque<inbound::Pending>,
     pending_bytes: usize,
+    /// Of these, those of QoS 1 and of QoS 2.
+    pending_once: usize,
+    pending_twice: usize,
     next_call: u64,
     /// Topics by the client's alias (`[MQTT-3.3.2-8]`: of this connection only).
     aliases_in: HashMap<u16, Text>,
