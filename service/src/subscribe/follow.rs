@@ -413,7 +413,7 @@ impl Attachment {
     }
 
     /// Follows all feeds of the reader, also those joined later. With `Commit`, `CaughtUp` comes after what was missed;
-    /// otherwise they are followed from now on.
+    /// otherwise they are followed from now on. When this is dropped half way, call it again.
     pub async fn add_mine(&mut self, after: After) -> Result<(), ReadError> {
         self.finish_reading().await?;
         if self.reads.principal.anonymous {
