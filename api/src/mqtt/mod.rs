@@ -27,6 +27,8 @@ pub mod wire;
 pub use acl::AclError;
 pub use config::{Impush, MqttConfig};
 pub(crate) use connection::Origins;
+#[doc(hidden)]
+pub use machine::fuzz::play as fuzz;
 pub use serve::{Listener, Mqtt, MqttError};
 
 /// The name of this front end's rows.

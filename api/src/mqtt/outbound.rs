@@ -98,6 +98,11 @@ impl Outbound {
         self.flows.is_empty()
     }
 
+    /// Messages that have not arrived.
+    pub(crate) fn open_count(&self) -> usize {
+        self.open
+    }
+
     pub(crate) fn last_id(&self) -> u16 {
         self.last_id
     }

@@ -465,7 +465,7 @@ impl Connection {
         let mut attachment = gate.follow(None).await?;
         let subscriptions =
             self.machine.session().map(|session| session.subscriptions.values().cloned().collect());
-        for one in subscriptions.unwrap_or_else(Vec::new) {
+        for one in subscriptions.unwrap_or_default() {
             match follow(&mut attachment, &one, After::Commit(settled.max(one.since))).await {
                 Ok(()) | Err(ReadError::Denied(_)) => {}
                 Err(error) => return Err(error),
@@ -654,10 +654,10 @@ impl Connection {
         self.leave_seats(expiry_s > 0);
         if expiry_s > 0 {
             self.checkpoint(Some(now_ms)).await;
-        } else if self.machine.was_stored() {
-            if let Err(error) = self.broker.remove(&key).await {
-                tracing::warn!(front_end = "mqtt", %error, "a session that ended could not be removed");
-            }
+        } else if self.machine.was_stored()
+            && let Err(error) = self.broker.remove(&key).await
+        {
+            tracing::warn!(front_end = "mqtt", %error, "a session that ended could not be removed");
         }
         self.attachment = None;
         if let Some(mut will) = will {

@@ -215,12 +215,11 @@ async fn run(broker: Arc<Broker>, group: Arc<Group>, gate: Gate, mut attachment:
     let mut checkpoint = tokio::time::interval(CHECKPOINT);
     checkpoint.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !group.is_empty() {
-        if let Some(view) = held.take() {
-            if let Err(view) = group.offer(&broker, view)
-                && group.is_wanted(&broker, &view)
-            {
-                held = Some(view);
-            }
+        if let Some(view) = held.take()
+            && let Err(view) = group.offer(&broker, view)
+            && group.is_wanted(&broker, &view)
+        {
+            held = Some(view);
         }
         if held.is_none()
             && let Some((feed, seq)) = group.take_returned()

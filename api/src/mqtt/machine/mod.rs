@@ -5,6 +5,7 @@
 
 mod connect;
 mod deliver;
+pub(crate) mod fuzz;
 mod inbound;
 pub(crate) mod message;
 mod subscribe;

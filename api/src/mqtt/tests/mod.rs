@@ -1,4 +1,5 @@
 //! Connections end to end over a store in memory.
 
 mod basics;
+mod lives;
 mod world;
