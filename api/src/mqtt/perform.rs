@@ -463,7 +463,7 @@ impl Connection {
         let Some(old) = &self.attachment else { return Ok(()) };
         let settled = old.settled();
         let mut attachment = gate.follow(None).await?;
-        let subscriptions =
+        let subscriptions: Option<Vec<_>> =
             self.machine.session().map(|session| session.subscriptions.values().cloned().collect());
         for one in subscriptions.unwrap_or_default() {
             match follow(&mut attachment, &one, After::Commit(settled.max(one.since))).await {
