@@ -1,5 +1,6 @@
 //! `feedlog-egress`: parses its flags, runs until told to stop or until something fails.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -11,7 +12,8 @@ fn main() -> ExitCode {
     // rumqttd says at `info` what every client does, and at `error` what is none: a client that left, for one.
     let filter = EnvFilter::try_from_env("FEEDLOG_EGRESS_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,feedlog_egress=info,rumqttd=off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     end_with_the_router();
     match feedlog_egress::run(&settings) {
         Ok(()) => ExitCode::SUCCESS,

@@ -99,7 +99,7 @@ macro_rules! talks {
                 }
 
                 async fn publish(&mut self, topic: &str, payload: &str, qos: QoS, retain: bool) {
-                    self.client.publish(topic, qos, retain, payload).await.expect("room for a request");
+                    self.client.publish(topic, qos, retain, payload.to_owned()).await.expect("room for a request");
                     match qos {
                         // On its way once the next packet is answered; nothing else says so.
                         QoS::AtMostOnce => {

@@ -27,7 +27,7 @@ pub(crate) fn clients() -> &'static Path {
 pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) {
     let (ended_well, output) = bounded(program, arguments, environment, SCRIPT);
     assert!(ended_well, "{program} {}:\n{output}", arguments.join(" "));
-    println!("{output}");
+    eprintln!("{output}");
 }
 
 fn bounded(
