@@ -214,6 +214,8 @@ impl Connection {
     }
 
     async fn apply(&mut self, event: Event) {
+        // It may have waited long: what is delivered now must not live as long as it had to then.
+        self.machine.set_now_ms(self.broker.store.now_ms());
         match event {
             Event::Io(Io::Read) => {}
             Event::Io(Io::Wrote) => self.due.stalled = None,
