@@ -268,7 +268,7 @@ impl Connection {
         }
     }
 
-    async fn deliver(&mut self, delivery: Delivery) {
+    pub(super) async fn deliver(&mut self, delivery: Delivery) {
         match delivery {
             Delivery::Entry(view) => self.deliver_entry(view).await,
             Delivery::Gone(feed, gone) => self.passed(&feed, gone.to),

@@ -1,6 +1,7 @@
 //! What the machine asks for, done: opening a session, subscriptions, retained messages, the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use feedlog_core::command::Principal;
 use feedlog_core::event::FeedKind;
@@ -26,6 +27,9 @@ use super::wire::{Connect, Level, Subscribe, Unsubscribe, reason};
 
 /// Rows that one look at the shelf takes.
 const PAGE: usize = 256;
+/// How often, and how long each time, a new subscription looks for what is on its way for older ones.
+const CATCH_UP_LOOKS: usize = 1024;
+const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 /// Longest user name.
 const NAME_BYTES_MAX: usize = feedlog_core::limits::UID_BYTES_MAX;
 
@@ -300,6 +304,7 @@ impl Connection {
     }
 
     async fn subscribe(&mut self, subscribe: &Subscribe, sought: Vec<Sought>) {
+        self.catch_up().await;
         let mut granted = Vec::with_capacity(sought.len());
         for one in sought {
             granted.push(match one {
@@ -319,6 +324,27 @@ impl Connection {
             });
         }
         self.machine.subscribed(subscribe, granted);
+    }
+
+    /// What is on its way for older subscriptions is delivered to them: a new one begins with what comes after it (MQTT5
+    /// §3.8.4). A client that has no room for it is not waited for, nor commits that take their time.
+    async fn catch_up(&mut self) {
+        let upto = self.broker.store.commit_no();
+        for _ in 0..CATCH_UP_LOOKS {
+            if !self.machine.wants_delivery() {
+                return;
+            }
+            let Some(attachment) = self.attachment.as_mut().filter(|attachment| attachment.settled() < upto)
+            else {
+                return;
+            };
+            match tokio::time::timeout(CATCH_UP_WAIT, attachment.next()).await {
+                Ok(Some(delivery)) => self.deliver(delivery).await,
+                // The loop of the connection comes to it.
+                Ok(None) => return,
+                Err(_) => {}
+            }
+        }
     }
 
     async fn grant(&mut self, subscription: &mut Subscription) -> Result<(), u8> {
