@@ -273,7 +273,11 @@ impl Connection {
             Delivery::Entry(view) => self.deliver_entry(view).await,
             Delivery::Gone(feed, gone) => self.passed(&feed, gone.to),
             Delivery::CaughtUp(heads) => {
+                let commit_no = self.broker.store.commit_no();
                 for (feed, head) in heads {
+                    if let Some(session) = self.machine.session_mut() {
+                        session.outbound.caught_up(&feed, commit_no);
+                    }
                     self.machine.caught_up(&feed, head.0);
                 }
             }

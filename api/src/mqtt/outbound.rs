@@ -63,6 +63,9 @@ pub(crate) enum Received {
 /// rest only after that many.
 const KEPT_PER_PLACE: usize = 4;
 
+/// In the place of a commit: the feed is being replayed.
+const REPLAYING: u64 = u64::MAX;
+
 /// The window of one session.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
@@ -160,8 +163,23 @@ impl Outbound {
     /// An entry was handed on, with or without an id, while `commit_no` was the newest commit.
     pub(crate) fn handed_on(&mut self, feed: &FeedId, seq: SeqId, commit_no: u64) {
         match self.ahead.get_mut(feed) {
+            Some((place, tag)) if *tag == REPLAYING => *place = seq,
             Some(place) => *place = (seq.max(place.0), commit_no),
             None => drop(self.ahead.insert(feed.clone(), (seq, commit_no))),
+        }
+    }
+
+    /// A feed is replayed from an older place, which no commit stands for: it is kept until [`Outbound::caught_up`].
+    pub(crate) fn replay_from(&mut self, feed: &FeedId, seq: SeqId) {
+        self.ahead.insert(feed.clone(), (seq, REPLAYING));
+    }
+
+    /// The replay has come to the head.
+    pub(crate) fn caught_up(&mut self, feed: &FeedId, commit_no: u64) {
+        if let Some((_, tag)) = self.ahead.get_mut(feed)
+            && *tag == REPLAYING
+        {
+            *tag = commit_no;
         }
     }
 
@@ -331,6 +349,19 @@ mod tests {
         out.forget(Some(4));
         assert!(out.is_empty());
         assert_eq!(out.positions(4), []);
+    }
+
+    #[test]
+    fn a_replay_keeps_its_place_until_it_has_caught_up() {
+        let mut out = Outbound::default();
+        out.handed_on(&feed("a"), SeqId(9), 4);
+        out.replay_from(&feed("a"), SeqId(2));
+        assert_eq!(out.positions(100), [(feed("a"), SeqId(2))]);
+        out.handed_on(&feed("a"), SeqId(3), 5);
+        out.forget(Some(100));
+        assert_eq!(out.positions(100), [(feed("a"), SeqId(3))]);
+        out.caught_up(&feed("a"), 5);
+        assert_eq!(out.positions(5), []);
     }
 
     #[test]

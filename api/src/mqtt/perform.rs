@@ -233,9 +233,10 @@ impl Connection {
         session.impush = stored.impush;
         let resume = Resume { commit_no: stored.commit_no, positions };
         let mut attachment = gate.follow(Some(resume)).await?;
+        let mut subscriptions = Vec::with_capacity(loaded.subscriptions.len());
         for (filter, subscription) in &loaded.subscriptions {
             let Ok(target) = target(filter) else { continue };
-            let subscription = Subscription {
+            subscriptions.push(Subscription {
                 filter: filter.as_str().into(),
                 number: session.number(),
                 qos: stored::qos_of(subscription.qos).ok_or(ReadError::Damaged)?,
@@ -248,15 +249,11 @@ impl Connection {
                 pattern: target.pattern,
                 group: target.group,
                 muted: false,
-            };
-            let after = After::Commit(stored.commit_no.max(subscription.since));
-            match follow(&mut attachment, &subscription, after).await {
-                Ok(()) => drop(session.subscriptions.insert(subscription.filter.clone(), subscription)),
-                // No longer a member: the subscription ended while nobody looked.
-                Err(ReadError::Denied(_)) => {}
-                Err(error) => return Err(error),
-            }
+            });
         }
+        let mine = session.impush;
+        let followed = follow_all(&mut attachment, subscriptions, mine, stored.commit_no).await?;
+        session.subscriptions = followed.into_iter().map(|one| (one.filter.clone(), one)).collect();
         Ok((session, true, Some(attachment)))
     }
 
@@ -387,6 +384,11 @@ impl Connection {
             _ => After::Head,
         };
         follow(attachment, subscription, after).await.map_err(refused)?;
+        if let (Wanted::Feed(feed, Some(seq)), Some(session)) =
+            (&subscription.wanted, self.machine.session_mut())
+        {
+            session.outbound.replay_from(feed, *seq);
+        }
         // The same filter again: the new one is there before the old one goes.
         let old = self.machine.session().and_then(|session| session.subscriptions.get(&filter)).cloned();
         if let (Some(old), Some(attachment)) = (old, &mut self.attachment)
@@ -488,15 +490,11 @@ impl Connection {
     pub(super) async fn follow_as(&mut self, gate: &Gate) -> Result<(), ReadError> {
         let Some(old) = &self.attachment else { return Ok(()) };
         let settled = old.settled();
-        let mut attachment = gate.follow(None).await?;
-        let subscriptions: Option<Vec<_>> =
-            self.machine.session().map(|session| session.subscriptions.values().cloned().collect());
-        for one in subscriptions.unwrap_or_default() {
-            match follow(&mut attachment, &one, After::Commit(settled.max(one.since))).await {
-                Ok(()) | Err(ReadError::Denied(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let Some(session) = self.machine.session() else { return Ok(()) };
+        let resume = Resume { commit_no: settled, positions: session.outbound.positions(settled) };
+        let subscriptions = session.subscriptions.values().cloned().collect();
+        let mut attachment = gate.follow(Some(resume)).await?;
+        follow_all(&mut attachment, subscriptions, false, settled).await?;
         self.attachment = Some(Box::new(attachment));
         Ok(())
     }
@@ -708,10 +706,46 @@ impl Connection {
     }
 }
 
+/// Follows what a session wants, as far as its user still may, after what it had up to `commit_no`.
+///
+/// IMPORTANT: patterns first, then the user's own feeds, then names: a feed that is followed already is not read again from
+/// an older place.
+async fn follow_all(
+    attachment: &mut Attachment,
+    mut subscriptions: Vec<Subscription>,
+    mine: bool,
+    commit_no: u64,
+) -> Result<Vec<Subscription>, ReadError> {
+    subscriptions.sort_by_key(|one| match one.wanted {
+        Wanted::Free => 0,
+        Wanted::Mine => 1,
+        Wanted::Feed(..) | Wanted::Unasked | Wanted::Invalid => 2,
+    });
+    let names = subscriptions.partition_point(|one| one.wanted == Wanted::Free);
+    let mut followed = Vec::with_capacity(subscriptions.len());
+    for (index, mut subscription) in subscriptions.into_iter().enumerate() {
+        if mine && index == names {
+            attachment.add_mine(After::Commit(commit_no)).await?;
+        }
+        let after = After::Commit(commit_no.max(subscription.since));
+        match follow(attachment, &mut subscription, after).await {
+            Ok(()) => followed.push(subscription),
+            // No longer a member: the subscription ended while nobody looked.
+            Err(ReadError::Denied(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if mine {
+        // Where nothing else wanted them; again is harmless.
+        attachment.add_mine(After::Commit(commit_no)).await?;
+    }
+    Ok(followed)
+}
+
 /// Follows what a subscription wants.
 async fn follow(
     attachment: &mut Attachment,
-    subscription: &Subscription,
+    subscription: &mut Subscription,
     after: After,
 ) -> Result<(), ReadError> {
     match (&subscription.wanted, &subscription.pattern) {
@@ -720,7 +754,7 @@ async fn follow(
         // Its group follows.
         _ if subscription.group.is_some() => Ok(()),
         (_, Some(pattern)) => {
-            let _ = attachment.add_pattern(subscription.number, Pattern::clone(pattern), after);
+            subscription.since = attachment.add_pattern(subscription.number, Pattern::clone(pattern), after);
             Ok(())
         }
         _ => Ok(()),
