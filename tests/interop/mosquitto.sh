@@ -27,9 +27,12 @@ sub() {
   stdbuf -oL mosquitto_sub -h "$host" -p "$port" "${login[@]}" -V "$version" -W "$patience" -d "$@" >"$work/$name.log" 2>&1 &
   subscriber=$!
   children+=("$subscriber")
+  local alive=true
   for _ in $(seq 300); do
+    # In this order: one that has already got what it waits for was granted it, and is gone.
+    kill -0 "$subscriber" 2>/dev/null || alive=false
     if grep -q '^Subscribed' "$work/$name.log"; then return 0; fi
-    if ! kill -0 "$subscriber" 2>/dev/null; then break; fi
+    [ "$alive" = true ] || break
     sleep 0.05
   done
   echo "not subscribed:"

@@ -265,6 +265,29 @@ def takeover(talk):
     new.expect("mine")
 
 
+def nothing_from_before(talk):
+    sub, pub = talk.peer("sub"), talk.peer("pub")
+    for n in range(5):
+        topic = f"{talk.prefix}/before/{n}"
+        pub.publish(topic, b"before", 1)
+        sub.subscribe(topic, 1)
+        pub.publish(topic, b"after", 1)
+        sub.expect("after")
+
+
+def will_delay_of_5(talk):
+    sub, topic = talk.peer("sub"), f"{talk.prefix}/delay"
+    sub.subscribe(topic, 1)
+    # Longer than paho takes to stop.
+    keep = {"clean": False, "expiry_s": 300, "will_delay_s": 4}
+    talk.peer("dying", will=(topic, b"first", 1, False), **keep).cut()
+    # Back in time, so the first will is void; not back the second time.
+    again = talk.peer("dying", will=(topic, b"second", 1, False), **keep)
+    check(again.session_present, "the session is not there any more")
+    again.cut()
+    sub.expect("second")
+
+
 def properties_of_5(talk):
     sub, pub, topic = talk.peer("sub"), talk.peer("pub"), f"{talk.prefix}/properties"
     subscribe = Properties(PacketTypes.SUBSCRIBE)
@@ -341,8 +364,9 @@ TALKS = [
     will,
     session_resume,
     takeover,
+    nothing_from_before,
 ]
-TALKS_OF_5 = [properties_of_5, subscriptions_of_5]
+TALKS_OF_5 = [properties_of_5, subscriptions_of_5, will_delay_of_5]
 
 
 def main():
