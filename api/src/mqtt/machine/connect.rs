@@ -106,6 +106,7 @@ impl Machine {
             pending_bytes: 0,
             pending_once: 0,
             pending_twice: 0,
+            pending_calls: 0,
             next_call: 0,
             aliases_in: HashMap::new(),
             aliases_out: HashMap::new(),

@@ -26,6 +26,7 @@ pub(super) struct Pending {
     qos: Qos,
     bytes: usize,
     respond: Option<(String, Bytes)>,
+    is_call: bool,
     state: State,
 }
 
@@ -89,7 +90,9 @@ impl Open {
         // A client of MQTT 5 keeps to its quota by itself, or is told (`publish`).
         let waiting = self.pending_once + self.pending_twice;
         let in_window = level == Level::V5 || waiting < usize::from(config.receive_maximum);
-        in_window && self.pending_bytes < config.pending_bytes_max
+        // Requests are futures of their own, so fewer of them may be under way.
+        let in_calls = self.pending_calls < usize::from(config.receive_maximum);
+        in_window && in_calls && self.pending_bytes < config.pending_bytes_max
     }
 
     /// Whether this much more may be told in an acknowledgement or a DISCONNECT: `[MQTT-3.1.2-29]`, MQTT5 §3.4.2.2.
@@ -106,6 +109,7 @@ impl Open {
         let change =
             |count: &mut usize, by: usize| *count = if more { *count + by } else { count.saturating_sub(by) };
         change(&mut self.pending_bytes, pending.bytes);
+        change(&mut self.pending_calls, usize::from(pending.is_call));
         match pending.qos {
             Qos::AtMostOnce => {}
             Qos::AtLeastOnce => change(&mut self.pending_once, 1),
@@ -159,12 +163,14 @@ impl Machine {
             qos: publish.qos,
             bytes: publish.payload.len() + PENDING_BYTES,
             respond,
+            is_call: false,
             state: State::Submitted,
         };
         match self.route(publish) {
             Ok(Routed::Submit(work)) => self.effects.push_back(Effect::Submit(work)),
             Ok(Routed::Call(number, effect)) => {
                 pending.state = State::Called(number);
+                pending.is_call = true;
                 self.effects.push_back(effect);
             }
             Err(kind) => pending.state = State::Settled(Settled::Failed(kind)),

@@ -113,6 +113,8 @@ struct Open {
     /// Of these, those of QoS 1 and of QoS 2.
     pending_once: usize,
     pending_twice: usize,
+    /// Of these, requests to mqant's methods and protobuf messages.
+    pending_calls: usize,
     next_call: u64,
     /// Topics by the client's alias (`[MQTT-3.3.2-8]`: of this connection only).
     aliases_in: HashMap<u16, Text>,
