@@ -326,6 +326,9 @@ impl Connection {
         if self.machine.has_moved() && self.due.checkpoint.is_none() {
             self.due.checkpoint = after(config.checkpoint_ms);
         }
+        if self.machine.wants_place() {
+            self.due.checkpoint = Some(now);
+        }
         let due = [
             self.machine.deadline(),
             self.due.checkpoint,

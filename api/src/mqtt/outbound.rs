@@ -1,6 +1,6 @@
 //! Messages on their way to one client: the window of packet ids, and what of each feed is behind the session.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroU16;
 
 use feedlog_core::ids::{FeedId, SeqId};
@@ -76,6 +76,10 @@ pub(crate) struct Outbound {
     last_id: u16,
     /// Newest place handed on of feeds whose stored place may be older, with the newest commit of that moment.
     ahead: HashMap<FeedId, (SeqId, u64)>,
+    /// Flows of an earlier connection, until their entries were passed again, or everything was that was there when they
+    /// were restored: up to this commit.
+    restored: HashSet<PacketId>,
+    restored_at: u64,
 }
 
 impl Outbound {
@@ -87,14 +91,17 @@ impl Outbound {
         commit_no: u64,
     ) -> Self {
         let open = flows.iter().filter(|flow| flow.state != FlowState::Done).count();
-        let ahead = positions.iter().map(|(feed, seq)| (feed.clone(), (*seq, commit_no))).collect();
-        Self { flows: flows.into(), open, last_id, ahead }
+        // As far as the stored place is from now, all of it may come again: what has not moved since says nothing.
+        let after = commit_no + 1;
+        let ahead = positions.iter().map(|(feed, seq)| (feed.clone(), (*seq, after))).collect();
+        let restored = flows.iter().map(|flow| flow.id).collect();
+        Self { flows: flows.into(), open, last_id, ahead, restored, restored_at: after }
     }
 
     /// Whether one more QoS 1 or 2 message may be sent to a client that takes `window` at a time.
     pub(crate) fn has_room(&self, window: u16) -> bool {
         let window = usize::from(window);
-        self.open < window && self.flows.len() < window.saturating_mul(KEPT_PER_PLACE)
+        self.open < window && self.kept() < window.saturating_mul(KEPT_PER_PLACE)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -104,6 +111,44 @@ impl Outbound {
     /// Messages that have not arrived.
     pub(crate) fn open_count(&self) -> usize {
         self.open
+    }
+
+    /// Flows that take room. Those of an earlier connection do not: what they wait for may be behind what has no room.
+    fn kept(&self) -> usize {
+        self.flows.len().saturating_sub(self.restored.len())
+    }
+
+    /// Whether the window is full only of messages that have arrived, and a stored place would let go of a good part of
+    /// them: it should not wait for its time.
+    pub(crate) fn wants_place(&self, window: u16) -> bool {
+        let window = usize::from(window);
+        if self.open >= window || self.kept() < window.saturating_mul(KEPT_PER_PLACE) {
+            return false;
+        }
+        (self.flows.len() - self.needed(0).count()) * 4 >= self.kept()
+    }
+
+    /// Flows that a session stores with the place `settled`: those that are not done, and those that the place does not
+    /// cover, because it is before one that is not done, or because it was not passed again since they were restored.
+    pub(crate) fn needed(&self, settled: u64) -> impl Iterator<Item = &Flow> {
+        let mut held: HashSet<&FeedId> = HashSet::new();
+        self.flows.iter().filter(move |flow| {
+            if flow.state != FlowState::Done {
+                if !flow.aside {
+                    held.insert(&flow.feed);
+                }
+                return true;
+            }
+            held.contains(&flow.feed) || self.is_to_come(flow, settled)
+        })
+    }
+
+    /// Whether the entry of an earlier connection's flow may yet be delivered again.
+    fn is_to_come(&self, flow: &Flow, settled: u64) -> bool {
+        !flow.aside
+            && settled < self.restored_at
+            && self.restored.contains(&flow.id)
+            && !self.covers(&flow.feed, flow.seq)
     }
 
     pub(crate) fn last_id(&self) -> u16 {
@@ -164,7 +209,7 @@ impl Outbound {
     pub(crate) fn handed_on(&mut self, feed: &FeedId, seq: SeqId, commit_no: u64) {
         match self.ahead.get_mut(feed) {
             Some((place, tag)) if *tag == REPLAYING => *place = seq,
-            Some(place) => *place = (seq.max(place.0), commit_no),
+            Some(place) => *place = (seq.max(place.0), commit_no.max(place.1)),
             None => drop(self.ahead.insert(feed.clone(), (seq, commit_no))),
         }
     }
@@ -255,21 +300,20 @@ impl Outbound {
 
     /// Drops what no stored place needs any more. With `settled`, the place that is stored; without, nothing is stored.
     pub(crate) fn forget(&mut self, settled: Option<u64>) {
+        let needed: HashSet<PacketId> = match settled {
+            Some(settled) => self.needed(settled).map(|flow| flow.id).collect(),
+            None => {
+                self.flows.iter().filter(|flow| flow.state != FlowState::Done).map(|flow| flow.id).collect()
+            }
+        };
+        self.flows.retain(|flow| needed.contains(&flow.id));
+        self.restored.retain(|id| needed.contains(id));
         if let Some(settled) = settled {
             self.ahead.retain(|_, (_, commit_no)| *commit_no > settled);
-        }
-        let mut held: Vec<FeedId> = Vec::new();
-        let keep = settled.is_some();
-        self.flows.retain(|flow| {
-            if flow.state != FlowState::Done {
-                if !flow.aside && !held.contains(&flow.feed) {
-                    held.push(flow.feed.clone());
-                }
-                return true;
+            if settled >= self.restored_at {
+                self.restored = HashSet::new();
             }
-            // Arrived out of order: the feed's place is still before it.
-            keep && held.contains(&flow.feed)
-        });
+        }
     }
 }
 
@@ -376,5 +420,59 @@ mod tests {
             out.forget(Some(0));
         }
         assert_eq!(sent, 8);
+    }
+
+    #[test]
+    fn what_arrived_before_a_crash_is_known_until_it_was_passed_again() {
+        let flow = |number: u16, state| Flow {
+            id: id(number),
+            feed: feed("a"),
+            seq: SeqId(u64::from(number)),
+            form: Form::Free,
+            qos: Qos::ExactlyOnce,
+            state,
+            aside: false,
+        };
+        // The stored place is commit 0: all of it comes again.
+        let flows = (1..=4).map(|number| flow(number, FlowState::Released)).collect();
+        let mut out = Outbound::restore(flows, 4, &[], 4);
+        assert!((1..=4).all(|number| out.pubcomp(id(number)).is_some()));
+        out.forget(Some(0));
+        assert!((1..=4).all(|seq| out.holds(&feed("a"), SeqId(seq), Form::Free)));
+        assert_eq!(out.needed(0).count(), 4, "and they are stored, for the next crash");
+        out.handed_on(&feed("a"), SeqId(3), 4);
+        out.forget(Some(0));
+        assert!(!out.holds(&feed("a"), SeqId(3), Form::Free));
+        assert!(out.holds(&feed("a"), SeqId(4), Form::Free));
+        assert_eq!(out.positions(0), [(feed("a"), SeqId(3))]);
+        out.forget(Some(5));
+        assert!(out.is_empty(), "everything that was there then was passed");
+        assert_eq!(out.positions(5), []);
+    }
+
+    #[test]
+    fn what_arrived_before_a_crash_takes_no_room() {
+        let flows = (1..=8).map(|number| Flow {
+            id: id(number),
+            feed: feed("a"),
+            seq: SeqId(u64::from(number)),
+            form: Form::Free,
+            qos: Qos::ExactlyOnce,
+            state: FlowState::Done,
+            aside: false,
+        });
+        let mut out = Outbound::restore(flows.collect(), 8, &[], 20);
+        for seq in 1..=8 {
+            assert!(out.has_room(2));
+            assert!(!out.wants_place(2));
+            let id = out.start(&feed("b"), SeqId(seq), Form::Free, Qos::AtLeastOnce, false);
+            out.handed_on(&feed("b"), SeqId(seq), 20);
+            out.puback(id);
+        }
+        assert!(!out.has_room(2));
+        assert!(out.wants_place(2));
+        out.forget(Some(0));
+        assert!(out.has_room(2));
+        assert!((1..=8).all(|seq| out.holds(&feed("a"), SeqId(seq), Form::Free)));
     }
 }

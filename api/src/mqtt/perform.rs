@@ -665,6 +665,10 @@ impl Connection {
             // The older place stays: what follows it comes again.
             Err(error) => {
                 tracing::warn!(front_end = "mqtt", %error, client = key.client_id.len(), "a place was not written");
+                if self.machine.wants_place() {
+                    // Nothing can be sent without it.
+                    self.machine.rows_failed();
+                }
             }
         }
     }
@@ -770,7 +774,7 @@ pub(super) fn session_row(session: &Session, settled: u64, ended_ms: Option<u64>
         commit_no: settled,
         positions: positions.into_iter().map(|(feed, seq)| (feed.as_str().to_owned(), seq.0)).collect(),
         last_id: session.outbound.last_id(),
-        flows: session.outbound.flows().map(stored::stored_flow).collect(),
+        flows: session.outbound.needed(settled).map(stored::stored_flow).collect(),
         impush: session.impush,
     }
 }

@@ -216,6 +216,7 @@ impl Machine {
 
     fn send(&mut self, waiting: Waiting) {
         let Some(open) = &mut self.open else { return };
+        open.moved = true;
         let (feed, seq) = (waiting.view.entry.feed.clone(), waiting.view.entry.seq);
         if let Some(publish) = open.frame(&waiting, self.level, self.now_ms) {
             let id = (waiting.qos != Qos::AtMostOnce)

@@ -359,12 +359,19 @@ impl Machine {
         self.open.as_ref().is_some_and(|open| open.moved)
     }
 
+    /// Whether what waits could be sent if the session's place was stored now.
+    pub(crate) fn wants_place(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            open.moved && !open.backlog.is_empty() && open.session.outbound.wants_place(open.window)
+        })
+    }
+
     /// The rows that store the session's place: everything committed up to `settled` was delivered to it. `None` when
-    /// there is nothing to store, or not now. At the end of the connection always.
+    /// there is nothing to store. At the end of the connection always.
     pub(crate) fn place(&self, settled: u64, ended_ms: Option<u64>) -> Option<(SessionKey, Rows)> {
         let open = self.open.as_ref()?;
         let session = &open.session;
-        if !session.is_persistent() || ended_ms.is_none() && !(open.moved && open.backlog.is_empty()) {
+        if !session.is_persistent() || ended_ms.is_none() && !open.moved {
             return None;
         }
         let mut row = session_row(session, settled, ended_ms);
@@ -391,6 +398,7 @@ impl Machine {
             open.moved = false;
             open.session.outbound.forget(Some(settled));
         }
+        self.pump();
     }
 
     /// Whether anything of the session may be stored although it ends with its connection.

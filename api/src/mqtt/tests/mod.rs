@@ -2,4 +2,5 @@
 
 mod basics;
 mod lives;
+mod window;
 mod world;
