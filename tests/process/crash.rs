@@ -19,11 +19,11 @@ use crate::server::{self, Server};
 /// Clients that send at the same time; each owns one feed and all share another.
 const CLIENTS: usize = 8;
 
-fn cycles(default: u32) -> u32 {
+pub(crate) fn cycles(default: u32) -> u32 {
     std::env::var("FEEDLOG_CRASH_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     std::env::var("FEEDLOG_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -90,7 +90,7 @@ fn crash_loop(engine: &str, cycles: u32) {
     verify(&data, engine, cycles);
 }
 
-fn verify(data: &Path, engine: &str, cycle: u32) {
+pub(crate) fn verify(data: &Path, engine: &str, cycle: u32) {
     let output = server::feedlog().arg("verify").arg("--data-dir").arg(data).output().expect("verify runs");
     assert!(
         output.status.success(),

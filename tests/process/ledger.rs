@@ -2,6 +2,9 @@
 
 use std::collections::HashMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 /// xorshift; the same sequence for the same seed.
@@ -170,8 +173,29 @@ pub(crate) fn check_shared(url: &str, clients: &[Client]) {
     }
 }
 
-/// All messages of a feed: id, place, text. The places of all entries must be 1, 2, 3 … without a gap.
+/// All messages of a feed: id, place, text.
 fn messages(agent: &ureq::Agent, url: &str, feed: &str) -> Vec<(String, u64, String)> {
+    let text = |entry: &Value, name: &str| entry[name].as_str().expect("a text").to_owned();
+    entries(agent, url, feed)
+        .iter()
+        .map(|entry| {
+            let seq = entry["seq_id"].as_u64().expect("an entry has a place");
+            (text(entry, "client_msg_id"), seq, text(entry, "payload"))
+        })
+        .collect()
+}
+
+/// The payloads of all messages of a feed.
+pub(crate) fn payloads(url: &str, feed: &str) -> Vec<Bytes> {
+    let payload = |entry: &Value| match entry["payload_base64"].as_str() {
+        Some(text) => STANDARD.decode(text).expect("base64").into(),
+        None => entry["payload"].to_string().into(),
+    };
+    entries(&agent(), url, feed).iter().map(payload).collect()
+}
+
+/// All messages of a feed. The places of all entries must be 1, 2, 3 … without a gap.
+fn entries(agent: &ureq::Agent, url: &str, feed: &str) -> Vec<Value> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
         let path = feed.replace('/', "%2F");
@@ -180,7 +204,7 @@ fn messages(agent: &ureq::Agent, url: &str, feed: &str) -> Vec<(String, u64, Str
             .header("authorization", "Bearer admin")
             .call()
             .expect("the server answers");
-        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.status(), 200, "{feed}");
         let page: Value =
             answer.body_mut().with_config().limit(64 << 20).read_json().expect("a page is JSON");
         for entry in page["entries"].as_array().expect("a page has entries") {
@@ -188,8 +212,7 @@ fn messages(agent: &ureq::Agent, url: &str, feed: &str) -> Vec<(String, u64, Str
             assert_eq!(seq, after + 1, "{feed} has a gap");
             after = seq;
             if entry["type"] == "message" {
-                let text = |name: &str| entry[name].as_str().expect("a text").to_owned();
-                all.push((text("client_msg_id"), seq, text("payload")));
+                all.push(entry.clone());
             }
         }
         if page["next"].is_null() {

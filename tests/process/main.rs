@@ -5,4 +5,7 @@
 mod connections;
 mod crash;
 mod ledger;
+mod mqtt;
+mod mqtt_crash;
+mod mqtt_ledger;
 mod server;

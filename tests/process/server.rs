@@ -1,9 +1,9 @@
 //! The real binary as a child process.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
@@ -16,8 +16,12 @@ pub(crate) fn feedlog() -> Command {
 /// A running server; killed when dropped.
 pub(crate) struct Server {
     child: Child,
+    // Kept open: what it prints must have somewhere to go.
+    _stdout: BufReader<ChildStdout>,
     /// Where it listens.
     pub(crate) url: String,
+    /// Where it listens for MQTT.
+    pub(crate) mqtt: SocketAddr,
 }
 
 impl Server {
@@ -28,20 +32,28 @@ impl Server {
 
     /// As `start`, with settings from the environment.
     pub(crate) fn start_with(data: &Path, engine: &str, settings: &[(&str, &str)]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-        let address = format!("127.0.0.1:{port}");
         let mut child = feedlog()
-            .args(["serve", "--dev", "--engine", engine, "--http", &address, "--data-dir"])
+            .args(["--json", "serve", "--dev", "--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"])
+            .args(["--engine", engine, "--data-dir"])
             .arg(data)
             .envs(settings.iter().copied())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server starts");
         // Its log is read to the end by a thread of its own, so that it never blocks on a full pipe.
         let log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
         let reader = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
-        let url = format!("http://{address}");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout can be read");
+        let Ok(said) = serde_json::from_str::<serde_json::Value>(&line) else {
+            let _ = child.kill();
+            panic!("the server said {line:?}:\n{}", reader.join().unwrap_or_default().join("\n"));
+        };
+        let url = said["listening"].as_str().expect("an http address").to_owned();
+        let mqtt = said["mqtt"][0].as_str().and_then(|url| url.strip_prefix("mqtt://")?.parse().ok());
+        let mqtt = mqtt.expect("an mqtt address");
         let deadline = Instant::now() + Duration::from_secs(30);
         while !ready(&url) {
             let ended = child.try_wait().expect("the child can be waited for");
@@ -54,7 +66,7 @@ impl Server {
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        Self { child, url }
+        Self { child, _stdout: stdout, url, mqtt }
     }
 
     /// Resident memory, in KiB.
