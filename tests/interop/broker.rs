@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,28 +24,17 @@ impl Broker {
         }
         let (mqtt, http) = (free_address(), free_address());
         let data = tempfile::tempdir().expect("a temporary directory");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_feedlog"))
-            .args(["serve", "--dev", "--http", &http.to_string(), "--mqtt", &mqtt.to_string(), "--data-dir"])
-            .arg(data.path().join("data"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
-        // Its log is read to the end by a thread of its own, so that it never blocks on a full pipe.
-        let log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
-        let reader = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !(ureq::get(format!("http://{http}/readyz")).call().is_ok() && TcpStream::connect(mqtt).is_ok())
-        {
-            let ended = child.try_wait().expect("the child can be waited for");
-            if ended.is_some() || Instant::now() > deadline {
-                let _ = child.kill();
-                let log = reader.join().unwrap_or_default().join("\n");
-                panic!("the server did not become ready ({ended:?}):\n{log}");
-            }
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        let child = serve(mqtt, http, data.path());
         Self { mqtt, http, ours: Some((child, data)) }
+    }
+
+    /// `kill -9`, and up again on the same data and addresses. Another broker is left as it is.
+    pub(crate) fn kill_and_start_again(&mut self) {
+        if let Some((child, data)) = &mut self.ours {
+            child.kill().expect("the server is still there to be killed");
+            child.wait().expect("the child can be waited for");
+            *child = serve(self.mqtt, self.http, data.path());
+        }
     }
 
     /// Whether it is not feedlog.
@@ -60,6 +50,30 @@ impl Drop for Broker {
             let _ = child.wait();
         }
     }
+}
+
+fn serve(mqtt: SocketAddr, http: SocketAddr, data: &Path) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_feedlog"))
+        .args(["serve", "--dev", "--http", &http.to_string(), "--mqtt", &mqtt.to_string(), "--data-dir"])
+        .arg(data.join("data"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    // Its log is read to the end by a thread of its own, so that it never blocks on a full pipe.
+    let log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+    let reader = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !(ureq::get(format!("http://{http}/readyz")).call().is_ok() && TcpStream::connect(mqtt).is_ok()) {
+        let ended = child.try_wait().expect("the child can be waited for");
+        if ended.is_some() || Instant::now() > deadline {
+            let _ = child.kill();
+            let log = reader.join().unwrap_or_default().join("\n");
+            panic!("the server did not become ready ({ended:?}):\n{log}");
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    child
 }
 
 fn free_address() -> SocketAddr {

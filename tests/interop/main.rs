@@ -67,3 +67,8 @@ fn paho_js_in_chromium() {
 fn rumqttc_3_1_1_and_5() {
     rumqttc::run(&Broker::start());
 }
+
+#[test]
+fn sessions_of_rumqttc_outlive_a_killed_server() {
+    rumqttc::across_a_kill(&mut Broker::start());
+}

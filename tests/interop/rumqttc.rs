@@ -219,6 +219,32 @@ macro_rules! talks {
                 sub.expect(&["live"]).await;
             }
 
+            /// What was acknowledged and what a session is owed are still there after `kill -9`.
+            pub(super) async fn across_a_kill(broker: &mut Broker) {
+                let topic = format!("interop/rumqttc/{}/kill", $version);
+                let mut talk = Talk { broker, web: false, name: "kill" };
+                let mut sub = talk.peer_with("keep", $session).await;
+                sub.subscribe(&topic, QoS::AtLeastOnce).await;
+                sub.leave().await;
+                let mut publisher = talk.peer("p").await;
+                let wanted: Vec<String> = (0..10).map(|n| format!("before {n}")).collect();
+                for payload in &wanted {
+                    publisher.publish(&topic, payload, QoS::ExactlyOnce, false).await;
+                }
+                publisher.publish(&format!("{topic}/retained"), "kept", QoS::AtLeastOnce, true).await;
+                drop(publisher);
+                broker.kill_and_start_again();
+                talk = Talk { broker, web: false, name: "kill" };
+                let mut sub = talk.peer_with("keep", $session).await;
+                assert!(sub.session_present, "the session is not there any more");
+                sub.expect(&wanted.iter().map(String::as_str).collect::<Vec<_>>()).await;
+                sub.subscribe(&format!("{topic}/retained"), QoS::AtLeastOnce).await;
+                sub.expect(&["kept"]).await;
+                let mut publisher = talk.peer("p").await;
+                publisher.publish(&topic, "after", QoS::AtLeastOnce, false).await;
+                sub.expect(&["after"]).await;
+            }
+
             pub(super) async fn all(broker: &Broker) {
                 for web in [false, true] {
                     every_qos_both_ways(&Talk { broker, web, name: "qos" }).await;
@@ -258,9 +284,20 @@ talks!(
 
 /// Both versions over both transports.
 pub(crate) fn run(broker: &Broker) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         v311::all(broker).await;
         v5::all(broker).await;
     });
+}
+
+/// Both versions, with a `kill -9` of the server in between.
+pub(crate) fn across_a_kill(broker: &mut Broker) {
+    runtime().block_on(async {
+        v311::across_a_kill(broker).await;
+        v5::across_a_kill(broker).await;
+    });
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
