@@ -121,7 +121,8 @@ impl Connection {
         let mut timer =
             Box::pin(tokio::time::sleep(Duration::from_millis(self.broker.config.connect_ms_max)));
         while self.machine.ending().is_none() {
-            if self.advance(&mut input).await {
+            // A packet that ends the connection leaves nothing to wait for.
+            if self.advance(&mut input).await || self.machine.ending().is_some() {
                 continue;
             }
             self.set(&mut timer);
