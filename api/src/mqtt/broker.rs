@@ -115,6 +115,11 @@ impl Broker {
         format!("{:x}-m{:x}", self.started_ms, handle.connection)
     }
 
+    /// Whether there is an access control file.
+    pub(crate) fn has_acl(&self) -> bool {
+        self.acl.is_some()
+    }
+
     /// Whether this session may do this with a free topic.
     pub(crate) fn allows(&self, key: &SessionKey, topic: &str, access: Access) -> bool {
         self.acl.as_ref().is_none_or(|acl| acl.allows(key.user.as_deref(), &key.client_id, topic, access))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use feedlog_core::command::{Action, Command};
 use feedlog_core::ids::{FeedId, SeqId};
+use feedlog_core::policy::Denied;
 use feedlog_service::views::Delivery;
 use feedlog_service::{Answers, Attachment, Gate};
 use futures_util::FutureExt as _;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 
+use super::acl::Access;
 use super::broker::{Asked, Broker, Handle};
 use super::machine::{Called, Effect, Machine};
 use super::shared::Seat;
@@ -177,6 +179,9 @@ impl Connection {
             return self
                 .machine
                 .not_handed_over(feedlog_service::SubmitError::RateLimited { retry_after_ms: 1000 });
+        }
+        if self.broker.has_acl() && !self.may(&user.gate, &command.feed, Access::Write).await {
+            return self.machine.not_handed_over(Denied::Forbidden.into());
         }
         if let Err(error) = user.gate.submit_into(command, rows, &self.answers).await {
             self.machine.not_handed_over(error);

@@ -378,6 +378,11 @@ impl Connection {
             }
             return Ok(());
         }
+        if let Wanted::Feed(feed, _) = &subscription.wanted
+            && !self.may(&gate, feed, Access::Read).await
+        {
+            return Err(reason::NOT_AUTHORIZED);
+        }
         let attachment = self.attachment(&gate).await.map_err(refused)?;
         let after = match subscription.wanted {
             Wanted::Feed(_, Some(seq)) => After::Seq(seq),
@@ -397,6 +402,19 @@ impl Connection {
             attachment.remove_pattern(old.number);
         }
         Ok(())
+    }
+
+    /// Whether the access control file allows it. It speaks of open feeds, in whatever form they are named.
+    pub(super) fn may(
+        &self,
+        gate: &Gate,
+        feed: &FeedId,
+        access: Access,
+    ) -> impl Future<Output = bool> + Send + use<> {
+        let session = self.machine.session();
+        let allowed = session.is_some_and(|session| self.broker.allows(&session.key, feed.as_str(), access));
+        let (gate, feed) = (gate.clone(), feed.clone());
+        async move { allowed || gate.feed(&feed).await.is_ok_and(|info| info.kind != FeedKind::Open) }
     }
 
     /// Joins the group of a shared subscription.
