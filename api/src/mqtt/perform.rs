@@ -457,7 +457,7 @@ impl Connection {
     fn leave_seat(&mut self, number: u32, keeps: bool) {
         let Some(index) = self.seats.iter().position(|seat| seat.number == number) else { return };
         let seat = self.seats.swap_remove(index);
-        let mut unacknowledged = Vec::new();
+        let mut unacknowledged = self.machine.unsent_shared(number);
         if let Some(session) = self.machine.session_mut().filter(|_| !keeps) {
             for (feed, seq, _) in self.shared.iter().filter(|(_, _, of)| Arc::ptr_eq(of, &seat)) {
                 if session.outbound.is_open(feed, *seq) {

@@ -181,7 +181,8 @@ impl Group {
             let index = (state.next + turn) % count;
             let Some(seat) = state.seats.get(index).cloned() else { continue };
             let mut waiting = lock(&seat.waiting);
-            let may = broker.allows(&seat.key, view.entry.feed.as_str(), Access::Read);
+            let may =
+                broker.config.free_topics && broker.allows(&seat.key, view.entry.feed.as_str(), Access::Read);
             if may && waiting.len() < SEAT_MAX {
                 waiting.push_back(view);
                 drop(waiting);
@@ -196,7 +197,8 @@ impl Group {
     /// Whether somebody may have it at all.
     fn is_wanted(&self, broker: &Broker, view: &View) -> bool {
         let state = lock(&self.state);
-        state.seats.iter().any(|seat| broker.allows(&seat.key, view.entry.feed.as_str(), Access::Read))
+        broker.config.free_topics
+            && state.seats.iter().any(|seat| broker.allows(&seat.key, view.entry.feed.as_str(), Access::Read))
     }
 
     fn take_returned(&self) -> Option<(FeedId, SeqId)> {

@@ -59,6 +59,8 @@ pub(super) struct Waiting {
     push: Option<(Text, Bytes)>,
     /// Not in its turn: retained, or through a shared subscription.
     aside: bool,
+    /// The number of that shared subscription.
+    shared: Option<u32>,
     /// The newest commit when it was delivered; the entry is handed on with its last form.
     commit_no: Option<u64>,
 }
@@ -174,6 +176,7 @@ impl Machine {
                 raw: want.raw,
                 push,
                 aside: false,
+                shared: None,
                 commit_no: (index + 1 == last).then_some(commit_no),
             });
         }
@@ -197,9 +200,24 @@ impl Machine {
             view,
             push: None,
             aside: true,
+            shared: Some(number),
             commit_no: None,
         });
         self.pump();
+    }
+
+    /// Takes back what came through a shared subscription and was not sent.
+    pub(crate) fn unsent_shared(&mut self, number: u32) -> Vec<(FeedId, SeqId)> {
+        let Some(open) = &mut self.open else { return Vec::new() };
+        let mut unsent = Vec::new();
+        open.backlog.retain(|waiting| {
+            let ours = waiting.shared == Some(number);
+            if ours {
+                unsent.push((waiting.view.entry.feed.clone(), waiting.view.entry.seq));
+            }
+            !ours
+        });
+        unsent
     }
 
     /// Sends what waits and has room.
@@ -265,6 +283,7 @@ impl Machine {
                 raw,
                 push,
                 aside: flow.aside,
+                shared: None,
                 commit_no: None,
             };
             open.frame(&waiting, self.level, self.now_ms)
@@ -441,6 +460,7 @@ impl Session {
             retain: true,
             push: None,
             aside: true,
+            shared: None,
             commit_no: None,
         })
     }
