@@ -169,7 +169,9 @@ impl Connection {
         self.take_shared();
         let before = input.len();
         self.machine.take(input, Instant::now());
-        before != input.len()
+        // The first retained messages are looked for before SUBACK leaves, or what the client makes others publish when it
+        // has it could be among them.
+        before != input.len() || self.machine.has_effects()
     }
 
     async fn submit(&mut self, (command, rows): (Command, Vec<feedlog_service::ShelfWrite>)) {
@@ -315,7 +317,7 @@ impl Connection {
     fn passed(&mut self, feed: &FeedId, to: SeqId) {
         let commit_no = self.broker.store.commit_no();
         if let Some(session) = self.machine.session_mut() {
-            session.outbound.handed_on(feed, to, commit_no);
+            session.handed_on(feed, to, commit_no);
         }
     }
 
@@ -401,13 +403,9 @@ impl Connection {
 
     /// What arrived at a client of feed topics and pushes counts as received (DESIGN §3: acknowledgements move marks).
     fn move_marks(&mut self) {
+        let commands = self.marks();
         let Some(user) = &self.user else { return };
-        let personal = FeedId::personal(&user.gate.principal().uid);
-        for (feed, received) in self.machine.take_received() {
-            let command = Command {
-                feed: personal.clone(),
-                action: Action::MoveMarks { feed, read: None, received: Some(received), unread_from: None },
-            };
+        for command in commands {
             let gate = user.gate.clone();
             self.works.push(Box::pin(async move {
                 // A mark that could not be moved is moved by the next acknowledgement.
@@ -415,6 +413,17 @@ impl Connection {
                 (0, None)
             }));
         }
+    }
+
+    /// What moves them.
+    pub(super) fn marks(&mut self) -> Vec<Command> {
+        let Some(user) = &self.user else { return Vec::new() };
+        let personal = FeedId::personal(&user.gate.principal().uid);
+        let move_to = |(feed, received)| Command {
+            feed: personal.clone(),
+            action: Action::MoveMarks { feed, read: None, received: Some(received), unread_from: None },
+        };
+        self.machine.take_received().into_iter().map(move_to).collect()
     }
 
     pub(super) fn level(&self) -> Level {

@@ -178,7 +178,7 @@ impl Outbound {
     }
 
     /// Whether everything of the feed up to this place was handed on.
-    pub(crate) fn covers(&self, feed: &FeedId, seq: SeqId) -> bool {
+    fn covers(&self, feed: &FeedId, seq: SeqId) -> bool {
         self.ahead.get(feed).is_some_and(|(newest, _)| *newest >= seq)
     }
 

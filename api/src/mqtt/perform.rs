@@ -1,5 +1,6 @@
 //! What the machine asks for, done: opening a session, subscriptions, retained messages, the end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -305,7 +306,12 @@ impl Connection {
         let mut granted = Vec::with_capacity(sought.len());
         for one in sought {
             granted.push(match one {
-                Sought::Refused(reason) => Granted::Refused(reason),
+                Sought::Refused(reason) => {
+                    if self.level() == Level::V31 {
+                        metrics::counter!("feedlog_mqtt_subscriptions_muted_total").increment(1);
+                    }
+                    Granted::Refused(reason)
+                }
                 Sought::Wanted(mut subscription, seeks) => {
                     subscription.since = self.broker.store.commit_no();
                     match self.grant(&mut subscription).await {
@@ -536,7 +542,12 @@ impl Connection {
 
     fn unsubscribe(&mut self, unsubscribe: &Unsubscribe) {
         let mut ended = Vec::with_capacity(unsubscribe.filters.len());
+        let mut seen = HashSet::new();
         for filter in &unsubscribe.filters {
+            if !seen.insert(filter.as_str()) {
+                ended.push(Unsubscribed::Unknown);
+                continue;
+            }
             let known = self.machine.session().and_then(|session| session.subscriptions.get(filter.as_str()));
             let Some(subscription) = known.cloned() else {
                 ended.push(Unsubscribed::Unknown);
@@ -581,6 +592,7 @@ impl Connection {
         let feed = &view.entry.feed;
         let open = self.attachment.as_ref().is_some_and(|attachment| attachment.is_open(feed));
         let free = open
+            && self.broker.config.free_topics
             && self
                 .machine
                 .session()
@@ -617,6 +629,8 @@ impl Connection {
             tracing::warn!(front_end = "mqtt", "retained messages could not be read");
             return;
         };
+        // What is published to feeds goes to those who asked for feeds, and to nobody else, whatever a wildcard matches.
+        let feeds = search.prefix.starts_with(space::FEEDS);
         for (key, place) in found {
             let topic = key.get(1..).and_then(|topic| std::str::from_utf8(topic).ok());
             let (Some(topic), Some(seq)) = (topic, stored::place_of(&place)) else { continue };
@@ -625,14 +639,14 @@ impl Connection {
                 continue;
             }
             let feed = match space::target(topic) {
-                Target::Free(feed) => {
+                Target::Free(feed) if !feeds => {
                     let key = self.machine.session().map(|session| &session.key);
                     if !key.is_some_and(|key| self.broker.allows(key, topic, Access::Read)) {
                         continue;
                     }
                     feed
                 }
-                Target::Feed(feed) => feed,
+                Target::Feed(feed) if feeds => feed,
                 _ => continue,
             };
             // One that is gone, or that this user may not read, is not there.
@@ -697,6 +711,11 @@ impl Connection {
         let (expiry_s, will) =
             (self.machine.session().map_or(0, |session| session.expiry_s), self.machine.will().cloned());
         let now_ms = self.broker.store.now_ms();
+        let marks = self.marks();
+        if let Some(user) = self.user.as_ref().filter(|_| !marks.is_empty()) {
+            // One that could not be moved is moved by a later acknowledgement.
+            let _ = user.gate.submit_all(marks).await;
+        }
         self.leave_seats(expiry_s > 0);
         if expiry_s > 0 {
             self.checkpoint(Some(now_ms)).await;

@@ -194,8 +194,10 @@ impl Connection {
     pub(super) async fn pushes(&mut self, view: &Arc<View>, only: Option<Form>) -> Vec<(Form, Text, Bytes)> {
         let mut pushes = Vec::new();
         let entry = &view.entry;
-        // Open feeds have no members, and a user's own marks are not news.
-        let open = self.attachment.as_ref().is_some_and(|attachment| attachment.is_open(&entry.feed));
+        // Open feeds have no members, and a user's own marks are not news. What is asked for by its form was judged when it
+        // was sent first, and nothing follows its feed yet.
+        let open = only.is_none()
+            && self.attachment.as_ref().is_some_and(|attachment| attachment.is_open(&entry.feed));
         let is_news = !open && (entry.is_message() || entry.feed.personal_uid().is_none());
         let wanted = |form| only.map_or_else(|| self.machine.wants_push(form), |only| only == form);
         if is_news && wanted(Form::Impush) {

@@ -115,6 +115,13 @@ impl Session {
         self.expiry_s > 0
     }
 
+    /// An entry was handed on. Where nothing is stored, nothing needs to be known of it.
+    pub(crate) fn handed_on(&mut self, feed: &FeedId, seq: SeqId, commit_no: u64) {
+        if self.is_persistent() {
+            self.outbound.handed_on(feed, seq, commit_no);
+        }
+    }
+
     pub(crate) fn number(&mut self) -> u32 {
         self.next_number = self.next_number.wrapping_add(1);
         self.next_number

@@ -37,8 +37,8 @@ pub(crate) enum Wanted {
     Invalid,
 }
 
-/// Longest name of an open feed is that of any feed.
-const FEEDS: &str = "feeds/";
+/// What feed topics begin with.
+pub(crate) const FEEDS: &str = "feeds/";
 const FROM: &str = "$from/";
 
 /// Everything but what RFC 3986 §2.3 never needs encoded.

@@ -1,6 +1,6 @@
 //! CONNECT and CONNACK.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::super::session::Session;
@@ -119,6 +119,7 @@ impl Machine {
             problem_information: asked.request_problem_information().unwrap_or(true),
             backlog: VecDeque::new(),
             retained: VecDeque::new(),
+            handed: HashSet::new(),
             received: BTreeMap::new(),
             moved: false,
             was_persistent: session.is_persistent(),

@@ -1,7 +1,7 @@
 //! Entries on their way to the client: which of its subscriptions mean them, in which form and at which QoS, and the QoS 1 and
 //! 2 exchange of that direction.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,6 +47,9 @@ pub(crate) struct Retained {
     /// The last page was read.
     pub(crate) finished: bool,
 }
+
+/// Entries that are remembered while retained messages are looked for; beyond, one may come twice.
+const HANDED_MAX: usize = 4096;
 
 /// One PUBLISH that waits for room.
 pub(super) struct Waiting {
@@ -154,7 +157,10 @@ impl Machine {
         let feed = feed.filter(|one| !(one.no_local && own));
         forms.extend(Want::of(feed, published, carried.as_ref()).map(|want| (Form::Feed, want, None)));
         for (form, topic, body) in pushes.into_iter().filter(|_| !own) {
-            let qos = if open.session.is_persistent() { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+            // The copy on the topic that the client chose is a convenience: one of the two is enough to be sure of.
+            let copy = forms.iter().any(|(of, _, _)| *of == form);
+            let sure = open.session.is_persistent() && !copy;
+            let qos = if sure { Qos::AtLeastOnce } else { Qos::AtMostOnce };
             let want = Want { qos, retain: false, identifiers: Vec::new(), raw: false };
             forms.push((form, want, Some((topic, body))));
         }
@@ -163,8 +169,11 @@ impl Machine {
         forms.retain(|(form, _, _)| !open.session.outbound.holds(feed, seq, *form));
         let last = forms.len();
         if last == 0 {
-            open.session.outbound.handed_on(feed, seq, commit_no);
+            open.session.handed_on(feed, seq, commit_no);
             return;
+        }
+        if !open.retained.is_empty() && open.handed.len() < HANDED_MAX {
+            open.handed.insert((feed.clone(), seq));
         }
         for (index, (form, want, push)) in forms.into_iter().enumerate() {
             open.backlog.push_back(Waiting {
@@ -252,7 +261,7 @@ impl Machine {
             metrics::counter!("feedlog_mqtt_deliveries_total").increment(1);
         }
         if let Some(commit_no) = waiting.commit_no {
-            open.session.outbound.handed_on(&feed, seq, commit_no);
+            open.session.handed_on(&feed, seq, commit_no);
         }
     }
 
@@ -325,10 +334,16 @@ impl Machine {
                 }
                 continue;
             };
-            let waiting = open.session.retained_for(subscription, view);
+            let waiting = open.session.retained_for(subscription, view, &open.handed);
             open.retained.push_front(search);
             open.backlog.extend(waiting);
             self.pump();
+        }
+        if self.effects.is_empty()
+            && let Some(open) = &mut self.open
+            && open.retained.is_empty()
+        {
+            open.handed.clear();
         }
     }
 
@@ -442,11 +457,15 @@ impl Machine {
 
 impl Session {
     /// `None` when the message is gone, or came as a live one already.
-    fn retained_for(&self, subscription: &Subscription, view: Arc<View>) -> Option<Waiting> {
+    fn retained_for(
+        &self,
+        subscription: &Subscription,
+        view: Arc<View>,
+        handed: &HashSet<(FeedId, SeqId)>,
+    ) -> Option<Waiting> {
         let (feed, seq) = (&view.entry.feed, view.entry.seq);
         let form = if subscription.is_free_match(feed.as_str()) { Form::Free } else { Form::Feed };
-        let outbound = &self.outbound;
-        if !is_publication(&view) || outbound.covers(feed, seq) || outbound.holds(feed, seq, form) {
+        if !is_publication(&view) || handed.contains(&(feed.clone(), seq)) {
             return None;
         }
         let published = carried_of(&view.entry).map_or(Qos::ExactlyOnce, |carried| carried.qos);
@@ -544,33 +563,45 @@ impl Open {
                 properties.subscription_identifier(*identifier);
             }
         }
-        // Fixed header, lengths, packet id and alias take at most 16 bytes.
-        let length = topic.len() + properties.block().len() + payload.len() + 16;
-        if self.packet_bytes_max.is_some_and(|max| length > max) {
+        let (qos, retain) = (waiting.qos, waiting.retain);
+        let publish = |topic, properties, payload| Publish {
+            dup: false,
+            qos,
+            retain,
+            topic,
+            packet_id: None,
+            properties,
+            payload,
+        };
+        let plain = publish(topic, properties.finish(), payload);
+        let bytes = encode::publish_bytes(level, &plain);
+        if self.packet_bytes_max.is_some_and(|max| bytes > max) {
             metrics::counter!("feedlog_mqtt_deliveries_too_large_total").increment(1);
-            self.properties = properties;
             return None;
         }
-        let topic = self.alias(topic, level, &mut properties);
-        let (qos, retain) = (waiting.qos, waiting.retain);
-        let properties = properties.finish();
-        Some(Publish { dup: false, qos, retain, topic, packet_id: None, properties, payload })
+        Some(self.aliased(plain, bytes, level))
     }
 
     /// MQTT5 §3.3.2.3.4: the first topics of a connection get an alias, as many as the client takes.
-    fn alias(&mut self, topic: Text, level: Level, properties: &mut PropertyWriter) -> Text {
+    fn aliased(&mut self, publish: Publish, bytes: usize, level: Level) -> Publish {
         if level != Level::V5 || self.alias_out_max == 0 {
-            return topic;
+            return publish;
         }
-        if let Some(alias) = self.aliases_out.get(topic.as_str()) {
-            properties.topic_alias(*alias);
-            return Text::new("").unwrap_or(topic);
+        let known = self.aliases_out.get(publish.topic.as_str()).copied();
+        let next = u16::try_from(self.aliases_out.len() + 1).ok().filter(|next| *next <= self.alias_out_max);
+        // Three bytes more, and lengths that may grow by one each; for a topic that is longer than its alias.
+        let pays = publish.topic.len() > 3 && self.packet_bytes_max.is_none_or(|max| bytes + 5 <= max);
+        let Some(alias) = known.or(next.filter(|_| pays)) else { return publish };
+        let mut properties = PropertyWriter::new();
+        properties.raw(publish.properties.bytes()).topic_alias(alias);
+        let properties = properties.finish();
+        if known.is_none() {
+            self.aliases_out.insert(publish.topic.as_str().into(), alias);
+            return Publish { properties, ..publish };
         }
-        let next = u16::try_from(self.aliases_out.len() + 1).unwrap_or(u16::MAX);
-        if next <= self.alias_out_max {
-            properties.topic_alias(next);
-            self.aliases_out.insert(topic.as_str().into(), next);
+        match Text::new("") {
+            Some(topic) => Publish { topic, properties, ..publish },
+            None => publish,
         }
-        topic
     }
 }

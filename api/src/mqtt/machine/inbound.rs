@@ -151,13 +151,13 @@ impl Machine {
         if let (Qos::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
             open.session.inbound.insert(id, Inbound::Waiting);
         }
-        let respond =
-            publish.properties.response_topic().filter(|_| !open.problem_information).map(|topic| {
-                (
-                    topic.to_owned(),
-                    publish.properties.correlation_data().map(Bytes::copy_from_slice).unwrap_or_default(),
-                )
-            });
+        let limited = !open.problem_information || open.packet_bytes_max.is_some();
+        let respond = publish.properties.response_topic().filter(|_| limited).map(|topic| {
+            (
+                topic.to_owned(),
+                publish.properties.correlation_data().map(Bytes::copy_from_slice).unwrap_or_default(),
+            )
+        });
         let mut pending = Pending {
             id: publish.packet_id,
             qos: publish.qos,
@@ -317,16 +317,18 @@ impl Machine {
         }
         let mut properties = std::mem::take(&mut open.properties);
         properties.clear();
+        let mut told = false;
         if self.level == Level::V5 && id.is_some() {
             properties
                 .user("feed_id", stored.feed.as_str())
                 .user("seq_id", &stored.seq.0.to_string())
                 .user("ordinal", &stored.ordinal.0.to_string());
-            if !open.tells(properties.block().len() + 8) {
+            told = open.tells(properties.block().len() + 8);
+            if !told {
                 properties.clear();
             }
         }
-        if let Some((topic, correlation)) = respond {
+        if let Some((topic, correlation)) = respond.filter(|_| !told) {
             let body = json!({
                 "feed_id": stored.feed.as_str(), "seq_id": stored.seq.0, "ordinal": stored.ordinal.0,
             });
@@ -409,7 +411,7 @@ impl Machine {
             properties: Default::default(),
             payload,
         };
-        encode::publish(self.level, &publish, &mut self.out);
+        self.say(&publish);
     }
 
     /// Where an acknowledgement may not say it, the place of the message goes to the response topic.
@@ -428,7 +430,17 @@ impl Machine {
             properties: properties.finish(),
             payload,
         };
-        encode::publish(self.level, &publish, &mut self.out);
+        self.say(&publish);
+    }
+
+    /// A PUBLISH of our own at QoS 0, unless the client does not take one of its size (MQTT5 `[MQTT-3.1.2-24]`).
+    fn say(&mut self, publish: &Publish) {
+        let max = self.open.as_ref().and_then(|open| open.packet_bytes_max);
+        if max.is_some_and(|max| encode::publish_bytes(self.level, publish) > max) {
+            metrics::counter!("feedlog_mqtt_deliveries_too_large_total").increment(1);
+            return;
+        }
+        encode::publish(self.level, publish, &mut self.out);
     }
 
     /// PUBREL: the id is free once that is durable; only then PUBCOMP, or a later message with the same id could be taken

@@ -7,6 +7,7 @@ use feedlog_core::ids::ClientMsgId;
 use feedlog_core::limits::CONTENT_TYPE_BYTES_MAX;
 use feedlog_service::{ShelfValue, ShelfWrite};
 
+use super::super::space::{self, Target};
 use super::super::wire::Publish;
 use super::super::{FRONT_END, stored};
 use crate::errors::Kind;
@@ -76,5 +77,10 @@ pub(crate) fn retained_row(publish: &Publish) -> Option<ShelfWrite> {
         return None;
     }
     let value = if publish.payload.is_empty() { ShelfValue::Remove } else { ShelfValue::Place(Bytes::new()) };
-    Some(ShelfWrite { front_end: FRONT_END, key: stored::retained(&publish.topic), value })
+    // A feed's name can be encoded in more than one way.
+    let key = match space::target(&publish.topic) {
+        Target::Feed(feed) => stored::retained(&space::feed_topic(&feed)),
+        _ => stored::retained(&publish.topic),
+    };
+    Some(ShelfWrite { front_end: FRONT_END, key, value })
 }

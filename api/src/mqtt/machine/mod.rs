@@ -10,7 +10,7 @@ mod inbound;
 pub(crate) mod message;
 mod subscribe;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,6 +127,8 @@ struct Open {
     problem_information: bool,
     backlog: VecDeque<deliver::Waiting>,
     retained: VecDeque<Retained>,
+    /// What was handed on while retained messages are looked for: it is not sent once more as a retained one.
+    handed: HashSet<(FeedId, SeqId)>,
     /// Marks to move: received up to here.
     received: BTreeMap<FeedId, SeqId>,
     /// Something moved that the stored session does not know.
@@ -189,6 +191,11 @@ impl Machine {
             && self.effects.is_empty()
             && self.held.len() + self.out.len() <= self.config.out_bytes_max.saturating_mul(4)
             && self.open.as_ref().is_none_or(|open| open.has_room(self.level, &self.config))
+    }
+
+    /// Whether something is to be done.
+    pub(crate) fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     /// The next thing to be done.
@@ -356,7 +363,9 @@ impl Machine {
 impl Machine {
     /// Whether something moved that the stored session does not know.
     pub(crate) fn has_moved(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.moved)
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.moved && (open.session.is_persistent() || !open.received.is_empty()))
     }
 
     /// Whether what waits could be sent if the session's place was stored now.

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use feedlog_core::pattern::Pattern;
@@ -49,10 +49,12 @@ impl Machine {
             .user()
             .find(|(name, _)| *name == "last_seq_id")
             .map(|(_, value)| value.parse().ok().filter(|seq| *seq <= feedlog_core::ids::SeqId::MAX.0));
+        let mut asked = HashSet::new();
         let mut room = self.config.subscriptions_max.saturating_sub(open.session.subscriptions.len());
         let mut sought = Vec::with_capacity(subscribe.filters.len());
         for (filter, options) in &subscribe.filters {
-            let is_new = !open.session.subscriptions.contains_key(filter.as_str());
+            let is_known = open.session.subscriptions.contains_key(filter.as_str());
+            let is_new = !is_known && !asked.contains(filter.as_str());
             if is_new && room == 0 {
                 sought.push(Sought::Refused(reason::QUOTA_EXCEEDED));
                 continue;
@@ -62,6 +64,7 @@ impl Machine {
                 Err(reason) => Sought::Refused(reason),
                 Ok(Target { wanted, pattern, group }) => {
                     room -= usize::from(is_new);
+                    asked.insert(filter.as_str());
                     let subscription = Subscription {
                         filter: filter.as_str().into(),
                         number: open.session.number(),
@@ -101,7 +104,9 @@ impl Machine {
                     reasons.push(subscription.qos as u8);
                     if open.session.is_persistent() {
                         let key = open.session.key.subscription(&subscription.filter);
-                        self.rows.push((key, Some(stored::encode(&subscription.stored()))));
+                        // One that was refused in the only way that MQTT 3.1 has is not granted by coming back later.
+                        let row = (!subscription.muted).then(|| stored::encode(&subscription.stored()));
+                        self.rows.push((key, row));
                     }
                     if seeks && subscription.group.is_none() && !subscription.muted {
                         searches.extend(search(&subscription));
@@ -205,6 +210,7 @@ fn search(subscription: &Subscription) -> Option<Retained> {
             }
         }
         (Wanted::Feed(feed, None), _) => (space::feed_topic(feed), None),
+        (Wanted::Mine, _) => (space::FEEDS.to_owned(), Some(Arc::new(Pattern::parse("feeds/+")?))),
         _ => return None,
     };
     let found: VecDeque<(String, Arc<View>)> = VecDeque::new();

@@ -120,6 +120,13 @@ pub fn publish(level: Level, packet: &Publish, out: &mut BytesMut) {
     );
 }
 
+/// How many bytes [`publish`] appends.
+pub fn publish_bytes(level: Level, packet: &Publish) -> usize {
+    let Publish { qos, topic, properties, payload, .. } = packet;
+    let body = publish_len(level, *qos, topic.bytes(), properties.bytes(), payload);
+    1 + variable_len(body) + body
+}
+
 /// A PUBLISH frame made once for all subscribers of one version, QoS and options.
 #[derive(Clone)]
 pub struct SharedPublish {
