@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use feedlog_core::command::{Action, Command, CreateFeed, Principal, Scopes};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode};
-use feedlog_core::ids::{FeedId, Uid};
+use feedlog_core::command::{Action, Command, CreateFeed, Draft, Principal, Scopes};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::ids::{FeedId, SeqId, Uid};
+use feedlog_core::views::{HistoryQuery, View};
 use feedlog_service::auth::AuthConfig;
 use feedlog_service::clock::{Clock, ManualClock};
 use feedlog_service::{Gate, Store, StoreConfig};
@@ -83,6 +84,49 @@ impl World {
         };
         let command = Command { feed: FeedId::parse(feed).unwrap(), action: Action::CreateFeed(create) };
         self.gate(members[0]).submit(command).await.unwrap();
+    }
+
+    /// A text that somebody sends over another front end, to a feed that is made when there is none.
+    pub(super) async fn say(&self, uid: &str, feed: &str, text: &str) -> SeqId {
+        self.say_as(uid, feed, "text/plain", text).await
+    }
+
+    /// The same, of another media type.
+    pub(super) async fn say_as(&self, uid: &str, feed: &str, content_type: &str, text: &str) -> SeqId {
+        // A group is there already.
+        let create = self.gate(uid).feed(&FeedId::parse(feed).unwrap()).await.is_err().then(|| CreateFeed {
+            kind: FeedKind::Open,
+            title: None,
+            members: Vec::new(),
+            join: JoinMode::Open,
+            history: HistoryMode::All,
+            meta: None,
+        });
+        let draft = Draft {
+            kind: MessageKind::Text,
+            content_type: content_type.into(),
+            payload: Bytes::copy_from_slice(text.as_bytes()),
+            client_msg_id: None,
+            scope: Scope::Sender,
+            reply_to: None,
+            mentions: Vec::new(),
+            to_reply: None,
+            seen_seq: None,
+            sent_ms: None,
+            expires_ms: None,
+            auto: false,
+            expect_head: None,
+            create,
+            carried: Bytes::new(),
+        };
+        let feed = FeedId::parse(feed).unwrap();
+        let command = Command { feed, action: Action::SendMessage(Box::new(draft)) };
+        self.gate(uid).submit(command).await.unwrap().done().seq
+    }
+
+    /// Somebody does something over another front end.
+    pub(super) async fn act(&self, uid: &str, feed: &str, action: Action) {
+        self.gate(uid).submit(Command { feed: FeedId::parse(feed).unwrap(), action }).await.unwrap();
     }
 
     /// A pipe to a new connection.
@@ -202,6 +246,11 @@ impl Client {
     pub(super) async fn raw(&mut self, bytes: &[u8]) {
         // The server may have closed already; what matters is what it sent.
         let _ = self.stream.write_all(bytes).await;
+    }
+
+    /// What arrived and was not looked at.
+    pub(super) fn take_input(&mut self) -> BytesMut {
+        std::mem::take(&mut self.input)
     }
 
     pub(super) async fn send(&mut self, packet: Packet) {
@@ -336,6 +385,28 @@ impl Client {
         drop(self.stream);
         self.task.await.unwrap();
     }
+}
+
+/// What an acknowledgement says of the place: feed_id, seq_id, ordinal.
+pub(super) fn place_of(ack: &Ack) -> Option<(String, u64, u64)> {
+    let of = |name| ack.properties.user().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned());
+    Some((of("feed_id")?, of("seq_id")?.parse().unwrap(), of("ordinal")?.parse().unwrap()))
+}
+
+/// How many messages a feed has, for one who may read it.
+pub(super) async fn sent_as(world: &World, uid: &str, feed: &str) -> usize {
+    let feed = FeedId::parse(feed).unwrap();
+    let page = world.gate(uid).history(&feed, HistoryQuery::After(SeqId::ZERO), 1000, 0).await.unwrap();
+    page.entries.iter().filter(|view| view.entry.is_message()).count()
+}
+
+/// The payloads of all messages of a feed, in order.
+pub(super) async fn sent(world: &World, feed: &str) -> Vec<String> {
+    let feed = FeedId::parse(feed).unwrap();
+    let page = world.gate("anybody").history(&feed, HistoryQuery::After(SeqId::ZERO), 1000, 0).await;
+    let Ok(page) = page else { return Vec::new() };
+    let text = |view: &View| String::from_utf8(view.entry.payload.bytes()?.to_vec()).ok();
+    page.entries.iter().filter(|view| view.entry.is_message()).filter_map(text).collect()
 }
 
 pub(super) fn ack(packet_id: PacketId) -> Ack {
