@@ -82,6 +82,11 @@ struct Due {
     unread: Option<Instant>,
 }
 
+/// The time that all deadlines count in: tokio's, so that tests can move it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// What came first.
 enum Event {
     Io(Io),
@@ -95,7 +100,7 @@ enum Event {
 
 impl Connection {
     pub(crate) fn new(broker: Arc<Broker>, origins: Origins) -> Self {
-        let mut machine = Machine::new(broker.config.clone(), Instant::now());
+        let mut machine = Machine::new(broker.config.clone(), now());
         if origins.protobuf {
             machine.set_long_acks();
         }
@@ -168,7 +173,7 @@ impl Connection {
         self.machine.seek_retained();
         self.take_shared();
         let before = input.len();
-        self.machine.take(input, Instant::now());
+        self.machine.take(input, now());
         // The first retained messages are looked for before SUBACK leaves, or what the client makes others publish when it
         // has it could be among them.
         before != input.len() || self.machine.has_effects()
@@ -324,7 +329,7 @@ impl Connection {
     /// Whether the machine's next time, or one of our own, comes before the timer's.
     fn set(&mut self, timer: &mut Pin<Box<Sleep>>) {
         let config = &self.broker.config;
-        let now = Instant::now();
+        let now = now();
         let after = |ms: u64| now.checked_add(Duration::from_millis(ms));
         if self.machine.out().is_empty() {
             self.due.stalled = None;
@@ -354,7 +359,7 @@ impl Connection {
     }
 
     async fn tick(&mut self) {
-        let now = Instant::now();
+        let now = now();
         let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
         if is_due(self.machine.deadline()) {
             return self.machine.late();
@@ -382,13 +387,13 @@ impl Connection {
     /// Where the user stands may have changed: it is told soon, once for many changes.
     pub(super) fn unread_changed(&mut self) {
         if self.due.unread.is_none() {
-            self.due.unread = Instant::now().checked_add(UNREAD_WAIT);
+            self.due.unread = now().checked_add(UNREAD_WAIT);
         }
     }
 
     pub(super) fn set_recheck(&mut self) {
         self.due.recheck =
-            Instant::now().checked_add(Duration::from_millis(self.broker.config.recheck_ms.max(1)));
+            now().checked_add(Duration::from_millis(self.broker.config.recheck_ms.max(1)));
     }
 
     /// A credential that was revoked or has ended closes the connection.

@@ -15,7 +15,7 @@ use feedlog_service::{Attachment, Gate, ReadError};
 use super::acl::Access;
 use super::broker::has_ended;
 use super::config::Impush;
-use super::connection::{Connection, User};
+use super::connection::{Connection, User, now};
 use super::machine::{
     Accepted, ConnectRefusal, Effect, Ending, Granted, Retained, Rows, Sought, Unsubscribed, target,
 };
@@ -47,7 +47,7 @@ impl Connection {
         match effect {
             Effect::Open(connect) => match self.open(&connect).await {
                 Ok(accepted) => {
-                    self.machine.opened(&connect, accepted, std::time::Instant::now());
+                    self.machine.opened(&connect, accepted, now());
                     self.set_recheck();
                     if self.machine.session().is_some_and(|session| session.protobuf) {
                         self.unread_changed();
