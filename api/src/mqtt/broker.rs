@@ -175,20 +175,37 @@ impl Broker {
         let due_ms = will.due_ms.unwrap_or(0);
         let wait = Duration::from_millis(due_ms.saturating_sub(self.store.now_ms()));
         let of = key.clone();
+        // Held until it is known, so that one which is due at once finds itself.
+        let mut wills = lock(&self.wills);
         let task = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            lock(&broker.wills).remove(&key);
-            wills::publish(&broker, &key, &will).await;
+            if broker.take_will(&key, tokio::task::id()) {
+                wills::publish(&broker, &key, &will).await;
+            }
         });
-        if let Some(earlier) = lock(&self.wills).insert(of, task.abort_handle()) {
+        if let Some(earlier) = wills.insert(of, task.abort_handle()) {
             earlier.abort();
         }
     }
 
-    /// The session is there again: its will is not published.
-    pub(crate) fn forget_will(&self, key: &SessionKey) {
-        if let Some(task) = lock(&self.wills).remove(key) {
-            task.abort();
+    /// Whether this task is the one that publishes the will.
+    fn take_will(&self, key: &SessionKey, task: tokio::task::Id) -> bool {
+        let mut wills = lock(&self.wills);
+        let own = wills.get(key).is_some_and(|waiting| waiting.id() == task);
+        if own {
+            wills.remove(key);
+        }
+        own
+    }
+
+    /// Takes over the will that waits: whether there is one that nobody else publishes from now on.
+    pub(crate) fn take_waiting_will(&self, key: &SessionKey) -> bool {
+        match lock(&self.wills).remove(key) {
+            Some(task) => {
+                task.abort();
+                true
+            }
+            None => false,
         }
     }
 

@@ -64,6 +64,8 @@ pub(crate) struct Connection {
     pub(super) seats: Vec<Arc<Seat>>,
     /// What came through them and was not acknowledged when last looked at.
     pub(super) shared: Vec<(FeedId, SeqId, Arc<Seat>)>,
+    /// The server closes.
+    pub(super) drained: bool,
     due: Due,
 }
 
@@ -113,6 +115,7 @@ impl Connection {
             attachment: None,
             seats: Vec::new(),
             shared: Vec::new(),
+            drained: false,
             due: Due { checkpoint: None, recheck: None, stalled: None, unread: None },
             origins,
             broker,
@@ -256,7 +259,10 @@ impl Connection {
                 }
             }
             Event::Time => Box::pin(self.tick()).await,
-            Event::Drain => self.machine.close(reason::SERVER_SHUTTING_DOWN, "the server is closing", false),
+            Event::Drain => {
+                self.drained = true;
+                self.machine.close(reason::SERVER_SHUTTING_DOWN, "the server is closing", true);
+            }
         }
     }
 
@@ -267,7 +273,7 @@ impl Connection {
             let Some(delivery) = next else {
                 // The service is closing, or the log could not be read: the client comes again and goes on.
                 let why = "the log could not be followed";
-                return self.machine.close(reason::SERVER_BUSY, why, false);
+                return self.machine.close(reason::SERVER_BUSY, why, true);
             };
             self.deliver(delivery).await;
             if !self.machine.wants_delivery() {

@@ -104,6 +104,11 @@ impl Outbound {
         self.open < window && self.kept() < window.saturating_mul(KEPT_PER_PLACE)
     }
 
+    /// Those that are not done.
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }

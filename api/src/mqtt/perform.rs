@@ -11,6 +11,7 @@ use feedlog_core::pattern::Pattern;
 use feedlog_service::auth::{AuthError, Credential};
 use feedlog_service::views::{After, Resume, View};
 use feedlog_service::{Attachment, Gate, ReadError};
+use futures_util::stream::StreamExt as _;
 
 use super::acl::Access;
 use super::broker::has_ended;
@@ -22,7 +23,7 @@ use super::machine::{
 use super::outbound::{Flow, FlowState, Outbound};
 use super::session::{Inbound, Session, Subscription};
 use super::space::{self, Target, Wanted};
-use super::stored::{self, Damaged, SessionKey, StoredSession, StoredSubscription};
+use super::stored::{self, Damaged, SessionKey, StoredSession, StoredSubscription, StoredWill};
 use super::wills;
 use super::wire::{Connect, Level, Subscribe, Unsubscribe, reason};
 
@@ -31,6 +32,8 @@ const PAGE: usize = 256;
 /// How often, and how long each time, a new subscription looks for what is on its way for older ones.
 const CATCH_UP_LOOKS: usize = 1024;
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
+/// How long the end of a connection waits for messages that have no answer. Shorter than what a takeover waits.
+const SETTLE_WAIT: Duration = Duration::from_secs(5);
 /// Longest user name.
 const NAME_BYTES_MAX: usize = feedlog_core::limits::UID_BYTES_MAX;
 
@@ -122,9 +125,6 @@ impl Connection {
                 let mut rows: Rows = Vec::new();
                 if let Some(will) = &will {
                     rows.push((key.will(), Some(stored::encode(will))));
-                } else if present {
-                    // The one that waited is void (MQTT5 [MQTT-3.1.3-9]), also for the next start.
-                    rows.push((key.will(), None));
                 }
                 if session.is_persistent() {
                     let settled =
@@ -207,15 +207,20 @@ impl Connection {
         let broker = self.broker.clone();
         let now_ms = broker.store.now_ms();
         let loaded = self.load(key).await?;
-        // The session goes on, so a will that waits is not published; else it is, at once (MQTT5 [MQTT-3.1.3-9]).
         let was_stored = loaded.is_some();
         let resumed = loaded.filter(|loaded| !connect.clean_start && !has_ended(&loaded.stored, now_ms));
-        broker.forget_will(key);
-        if resumed.is_none()
+        if broker.take_waiting_will(key)
             && let Some(left) = broker.shelf.get(&key.will()).await?
-            && let Ok(will) = stored::decode(&left)
+            && let Ok(will) = stored::decode::<StoredWill>(&left)
         {
-            wills::publish(&broker, key, &will).await;
+            let due = will.due_ms.map_or(will.delay_s == 0, |due_ms| due_ms <= now_ms);
+            if resumed.is_none() || due {
+                wills::publish(&broker, key, &will).await;
+            } else {
+                // MQTT5 [MQTT-3.1.3-9]: the session goes on, so its will is void.
+                let void = broker.shelf.put(vec![(key.will(), None)]).await;
+                void.map_err(|_| ReadError::Unavailable("a will that is void could not be removed"))?;
+            }
         }
         let Some(loaded) = resumed else {
             // [MQTT-3.1.2-6]: what was stored is discarded, before the client is told that there is none.
@@ -255,6 +260,10 @@ impl Connection {
         let mine = session.impush;
         let followed = follow_all(&mut attachment, subscriptions, mine, stored.commit_no).await?;
         session.subscriptions = followed.into_iter().map(|one| (one.filter.clone(), one)).collect();
+        if !session.is_persistent() {
+            // From now on it lasts as long as its connection, whatever the server's end.
+            broker.remove(key).await?;
+        }
         Ok((session, true, Some(attachment)))
     }
 
@@ -661,14 +670,7 @@ impl Connection {
     async fn resend(&mut self) {
         let Some(user) = &self.user else { return };
         let gate = user.gate.clone();
-        let flows: Vec<Flow> = self
-            .machine
-            .session()
-            .map(|session| {
-                session.outbound.flows().filter(|flow| flow.state != FlowState::Done).cloned().collect()
-            })
-            .unwrap_or_default();
-        for flow in flows {
+        while let Some(flow) = self.machine.next_resend() {
             if flow.state == FlowState::Released {
                 self.machine.resend(&flow, None, None);
                 continue;
@@ -708,6 +710,7 @@ impl Connection {
     /// The connection is over: its place is written, its will is published or waits, its session is let go of.
     pub(super) async fn end(&mut self, ending: Ending) {
         let Some(key) = self.machine.session().map(|session| session.key.clone()) else { return };
+        self.settle_received().await;
         let (expiry_s, will) =
             (self.machine.session().map_or(0, |session| session.expiry_s), self.machine.will().cloned());
         let now_ms = self.broker.store.now_ms();
@@ -729,10 +732,11 @@ impl Connection {
             // [MQTT-3.1.3-9]: not before the delay, nor after the session.
             let delay_s = will.delay_s.min(expiry_s);
             if !ending.will {
+                // [MQTT-3.1.2-10].
                 if let Err(error) = self.broker.shelf.put(vec![(key.will(), None)]).await {
                     tracing::warn!(front_end = "mqtt", %error, "a will that is void could not be removed");
                 }
-            } else if delay_s == 0 {
+            } else if delay_s == 0 && !self.drained {
                 wills::publish(&self.broker, &key, &will).await;
             } else {
                 will.due_ms = Some(now_ms + u64::from(delay_s) * 1000);
@@ -740,10 +744,32 @@ impl Connection {
                 if let Err(error) = self.broker.shelf.put(vec![row]).await {
                     tracing::warn!(front_end = "mqtt", %error, "when a will is due could not be written");
                 }
-                self.broker.await_will(key.clone(), will);
+                // MQTT5 §3.1.2.5: a server that closes may leave it to its next start.
+                if !self.drained {
+                    self.broker.await_will(key.clone(), will);
+                }
             }
         }
         self.broker.release(&key, &self.handle);
+    }
+
+    /// Waits until every QoS 2 message that was handed over has its answer. Else the next connection of the session could
+    /// send one again before its row is there, and it would be stored twice (`[MQTT-4.3.3-2]`).
+    async fn settle_received(&mut self) {
+        let session = self.machine.session();
+        if !session.is_some_and(|session| session.inbound.values().any(|one| *one == Inbound::Waiting)) {
+            return;
+        }
+        let settled = async {
+            while self.answers.pending() > 0 {
+                self.answers.ready().await;
+                while self.answers.pop().is_some() {}
+            }
+            while self.works.next().await.is_some() {}
+        };
+        if tokio::time::timeout(SETTLE_WAIT, settled).await.is_err() {
+            tracing::warn!(front_end = "mqtt", "a session is let go of although a message has no answer");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::super::outbound::FlowState;
 use super::super::session::Session;
 use super::super::stored::StoredWill;
 use super::super::wire::reason::{self, v3};
@@ -11,6 +12,13 @@ use super::{Effect, Machine, Open, Phase};
 
 /// Longest client id.
 const CLIENT_ID_BYTES_MAX: usize = 1024;
+
+/// A CONNACK with a reason and nothing else.
+const CONNACK_BYTES_MIN: u32 = 5;
+/// With every property that ours can have, but for an id.
+const CONNACK_BYTES_MAX: u32 = CONNACK_BYTES_MIN + 5 + 3 + 5 + 3;
+/// With an id of ours besides: two numbers in hexadecimal.
+const CONNACK_BYTES_MAX_ASSIGNED: u32 = CONNACK_BYTES_MAX + 3 + 48;
 
 /// Why a CONNECT is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +84,15 @@ impl Machine {
         if empty && !may_be_empty || connect.client_id.len() > CLIENT_ID_BYTES_MAX {
             return self.refused(ConnectRefusal::BadClientId);
         }
+        let connack = if empty { CONNACK_BYTES_MAX_ASSIGNED } else { CONNACK_BYTES_MAX };
+        if let Some(max) = connect.properties.maximum_packet_size().filter(|max| *max < connack) {
+            // MQTT5 [MQTT-3.1.2-24]: a client that does not take a CONNACK can be told the shortest one at most.
+            if max < CONNACK_BYTES_MIN {
+                return self.end("a maximum packet size below that of every CONNACK", false);
+            }
+            let why = "a maximum packet size below that of a CONNACK";
+            return self.refuse(reason::IMPLEMENTATION_SPECIFIC_ERROR, v3::NOT_AUTHORIZED, why);
+        }
         self.effects.push_back(Effect::Open(connect));
     }
 
@@ -117,6 +134,12 @@ impl Machine {
                 .maximum_packet_size()
                 .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             problem_information: asked.request_problem_information().unwrap_or(true),
+            unsent: session
+                .outbound
+                .flows()
+                .filter(|flow| flow.state != FlowState::Done)
+                .map(|flow| flow.id)
+                .collect(),
             backlog: VecDeque::new(),
             retained: VecDeque::new(),
             handed: HashSet::new(),
@@ -135,7 +158,7 @@ impl Machine {
         let keep_alive = Duration::from_millis(u64::from(connect.keep_alive_s) * 1500);
         self.keep_alive = (!keep_alive.is_zero()).then_some(keep_alive);
         self.heard(now);
-        let unfinished = !open.session.outbound.is_empty();
+        let unfinished = !open.unsent.is_empty();
         self.open = Some(Box::new(open));
         if unfinished {
             // [MQTT-4.4.0-1]: what was not acknowledged is sent again, first, in the same order.

@@ -231,6 +231,9 @@ impl Machine {
 
     /// Sends what waits and has room.
     pub(super) fn pump(&mut self) {
+        if self.ending.is_none() && self.open.as_ref().is_some_and(|open| !open.unsent.is_empty()) {
+            self.effects.push_back(super::Effect::Resend);
+        }
         while self.ending.is_none()
             && let Some(open) = &mut self.open
             && let Some(next) = open.backlog.front()
@@ -263,6 +266,21 @@ impl Machine {
         if let Some(commit_no) = waiting.commit_no {
             open.session.handed_on(&feed, seq, commit_no);
         }
+    }
+
+    /// The next message of the window that is to be sent again. One that takes fewer at a time than before gets the rest
+    /// when it has acknowledged some (MQTT5 `[MQTT-3.3.4-9]`); PUBREL never waits for that (`[MQTT-3.3.4-10]`).
+    pub(crate) fn next_resend(&mut self) -> Option<Flow> {
+        let open = self.open.as_mut()?;
+        let outbound = &open.session.outbound;
+        let find = |id| outbound.flows().find(|flow| flow.id == id && flow.state != FlowState::Done);
+        open.unsent.retain(|id| find(*id).is_some());
+        let has_room = outbound.open().saturating_sub(open.unsent.len()) < usize::from(open.window);
+        let next = open.unsent.iter().position(|id| {
+            has_room || find(*id).is_some_and(|flow| flow.state == FlowState::Released)
+        })?;
+        let id = open.unsent.remove(next)?;
+        find(id).cloned()
     }
 
     /// A message of the window after a reconnect: again with the same id and DUP (`[MQTT-4.4.0-1]`), PUBREL where PUBREC

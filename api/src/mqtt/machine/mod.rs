@@ -25,7 +25,7 @@ use super::perform::session_row;
 use super::session::Session;
 use super::stored::{self, SessionKey, StoredWill};
 use super::wire::{
-    Connect, Decoder, Disconnect, Level, Packet, PropertyWriter, Qos, Role, Subscribe, Text, Unsubscribe,
+    Connect, Decoder, Disconnect, Level, Packet, PacketId, PropertyWriter, Qos, Role, Subscribe, Text, Unsubscribe,
     WireError, encode, reason,
 };
 
@@ -125,6 +125,8 @@ struct Open {
     window: u16,
     packet_bytes_max: Option<usize>,
     problem_information: bool,
+    /// What was on its way when the last connection ended, and was not sent again yet.
+    unsent: VecDeque<PacketId>,
     backlog: VecDeque<deliver::Waiting>,
     retained: VecDeque<Retained>,
     /// What was handed on while retained messages are looked for: it is not sent once more as a retained one.
