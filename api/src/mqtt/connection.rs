@@ -398,8 +398,7 @@ impl Connection {
     }
 
     pub(super) fn set_recheck(&mut self) {
-        self.due.recheck =
-            now().checked_add(Duration::from_millis(self.broker.config.recheck_ms.max(1)));
+        self.due.recheck = now().checked_add(Duration::from_millis(self.broker.config.recheck_ms.max(1)));
     }
 
     /// A credential that was revoked or has ended closes the connection.

@@ -182,8 +182,8 @@ impl Machine {
     /// The first bytes were no CONNECT that can be accepted. A version that is not known is told so as each version
     /// says (`[MQTT-3.1.2-2]`); everything else closes without a word (`[MQTT-3.1.4-1]`), but for MQTT 5.
     pub(super) fn refuse_bytes(&mut self, error: WireError) {
-        if error.reason == reason::UNSUPPORTED_PROTOCOL_VERSION {
-            self.level = error.level.unwrap_or(Level::V311);
+        if let (reason::UNSUPPORTED_PROTOCOL_VERSION, Some(level)) = (error.reason, error.level) {
+            self.level = level;
             return self.refuse(error.reason, v3::UNACCEPTABLE_PROTOCOL_VERSION, error.problem);
         }
         if error.level == Some(Level::V5) {

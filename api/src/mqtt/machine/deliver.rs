@@ -276,9 +276,10 @@ impl Machine {
         let find = |id| outbound.flows().find(|flow| flow.id == id && flow.state != FlowState::Done);
         open.unsent.retain(|id| find(*id).is_some());
         let has_room = outbound.open().saturating_sub(open.unsent.len()) < usize::from(open.window);
-        let next = open.unsent.iter().position(|id| {
-            has_room || find(*id).is_some_and(|flow| flow.state == FlowState::Released)
-        })?;
+        let next = open
+            .unsent
+            .iter()
+            .position(|id| has_room || find(*id).is_some_and(|flow| flow.state == FlowState::Released))?;
         let id = open.unsent.remove(next)?;
         find(id).cloned()
     }

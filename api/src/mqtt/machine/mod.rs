@@ -25,8 +25,8 @@ use super::perform::session_row;
 use super::session::Session;
 use super::stored::{self, SessionKey, StoredWill};
 use super::wire::{
-    Connect, Decoder, Disconnect, Level, Packet, PacketId, PropertyWriter, Qos, Role, Subscribe, Text, Unsubscribe,
-    WireError, encode, reason,
+    Connect, Decoder, Disconnect, Level, Packet, PacketId, PropertyWriter, Qos, Role, Subscribe, Text,
+    Unsubscribe, WireError, encode, reason,
 };
 
 pub(crate) use connect::{Accepted, ConnectRefusal};

@@ -1,13 +1,17 @@
 //! Connections end to end over a store in memory.
 
 mod basics;
+mod connecting;
 mod feed_topics;
+mod keeping;
 mod lives;
 mod mqant;
 mod protobuf;
 mod publishing;
+mod resuming;
 mod retaining;
 mod sharing;
 mod subscribing;
+mod wills;
 mod window;
 mod world;

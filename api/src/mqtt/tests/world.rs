@@ -44,8 +44,11 @@ impl World {
     }
 
     pub(super) fn with(config: MqttConfig) -> Self {
+        Self::with_auth(config, AuthConfig { dev: true, ..AuthConfig::default() })
+    }
+
+    pub(super) fn with_auth(config: MqttConfig, auth: AuthConfig) -> Self {
         let (clock, hand) = Clock::manual(START_MS);
-        let auth = AuthConfig { dev: true, ..AuthConfig::default() };
         let store =
             Store::in_memory(StoreConfig { shards: 2, auth, clock, ..StoreConfig::default() }).unwrap();
         let broker = Arc::new(Broker::new(store.clone(), config).unwrap());
@@ -375,9 +378,24 @@ impl Client {
     }
 
     /// Leaves with DISCONNECT and waits until the server has let go.
-    pub(super) async fn leave(mut self) {
-        self.send(Packet::Disconnect(Disconnect { reason: 0, properties: Properties::default() })).await;
+    pub(super) async fn leave(self) {
+        self.leave_with(0, Properties::default()).await;
+    }
+
+    pub(super) async fn leave_with(mut self, reason: u8, properties: Properties) {
+        self.send(Packet::Disconnect(Disconnect { reason, properties })).await;
+        self.gone().await;
+    }
+
+    /// Waits until the server has let go.
+    pub(super) async fn gone(self) {
         self.task.await.unwrap();
+    }
+
+    /// The server's end is gone from one moment to the next, as when its process is killed.
+    pub(super) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
     }
 
     /// Breaks off and waits until the server has let go.
