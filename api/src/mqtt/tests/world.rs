@@ -66,6 +66,10 @@ impl World {
         self.drain.send_replace(true);
     }
 
+    pub(super) fn undrain(&self) {
+        self.drain.send_replace(false);
+    }
+
     pub(super) fn gate(&self, uid: &str) -> Gate {
         self.store.gate(Principal {
             uid: Uid::parse(uid).unwrap(),
