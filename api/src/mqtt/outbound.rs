@@ -109,6 +109,7 @@ impl Outbound {
         self.open
     }
 
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.flows.is_empty()
     }

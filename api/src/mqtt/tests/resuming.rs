@@ -312,12 +312,12 @@ async fn qos_1_messages_that_were_not_acknowledged_come_again() {
             }
             let (mut reader, _) = world.resume(level, "ada", &name).await;
             let first = if kill { 0 } else { 1 };
-            for number in first..5 {
+            for (number, packet_id) in ids.iter().enumerate().skip(first) {
                 let message = reader.message().await;
                 assert_eq!(payload(&message), format!("{number}"));
                 assert_eq!(message.dup, !kill);
                 if !kill {
-                    assert_eq!(message.packet_id, Some(ids[number]));
+                    assert_eq!(message.packet_id, Some(*packet_id));
                 }
                 reader.puback(message.packet_id.unwrap()).await;
             }
