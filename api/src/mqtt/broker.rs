@@ -209,6 +209,14 @@ impl Broker {
         }
     }
 
+    /// As the end of the process would.
+    #[cfg(test)]
+    pub(crate) fn abort_wills(&self) {
+        for (_, task) in lock(&self.wills).drain() {
+            task.abort();
+        }
+    }
+
     /// After a start: the connections that were open are gone, so their wills are published (MQTT5 §3.1.2.5 allows a
     /// server to do that after a restart).
     pub(crate) async fn publish_left_wills(self: &Arc<Self>) -> Result<(), ReadError> {

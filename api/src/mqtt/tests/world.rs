@@ -57,6 +57,7 @@ impl World {
 
     /// A broker anew over the same store, as after a restart of the process: nothing in memory is kept.
     pub(super) async fn restart(&mut self) {
+        self.broker.abort_wills();
         let config = (*self.broker.config).clone();
         self.broker = Arc::new(Broker::new(self.store.clone(), config).unwrap());
         self.broker.publish_left_wills().await.unwrap();
