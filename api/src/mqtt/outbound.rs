@@ -177,10 +177,10 @@ impl Outbound {
         self.flows.iter().filter(open).any(|flow| flow.seq == seq && flow.feed == *feed)
     }
 
-    /// Forgets a flow that was sent aside: somebody else gets the message.
-    pub(crate) fn drop_aside(&mut self, feed: &FeedId, seq: SeqId) {
-        self.flows.retain(|flow| !(flow.aside && flow.seq == seq && flow.feed == *feed));
-        self.open = self.flows.iter().filter(|flow| flow.state != FlowState::Done).count();
+    /// Whether this entry was sent aside at QoS 1 and has not arrived, so that somebody else may get it.
+    pub(crate) fn may_be_doubled(&self, feed: &FeedId, seq: SeqId) -> bool {
+        let open = |flow: &&Flow| flow.aside && flow.state == FlowState::Sent && flow.qos == Qos::AtLeastOnce;
+        self.flows.iter().filter(open).any(|flow| flow.seq == seq && flow.feed == *feed)
     }
 
     /// Whether everything of the feed up to this place was handed on.

@@ -389,7 +389,7 @@ impl Connection {
             let number = subscription.number;
             self.take_seat(group, pattern, number, &gate).await.map_err(refused)?;
             if let Some(old) = self.machine.session().and_then(|session| session.subscriptions.get(&filter)) {
-                self.leave_seat(old.number, true);
+                self.leave_seat(old.number);
             }
             return Ok(());
         }
@@ -467,28 +467,26 @@ impl Connection {
         }
     }
 
-    /// Leaves the group of a shared subscription. What it has not acknowledged goes to the others, unless its session keeps
-    /// it.
-    fn leave_seat(&mut self, number: u32, keeps: bool) {
+    /// Leaves the group of a shared subscription. What was not sent goes to the others; what was is brought to its end
+    /// (`[MQTT-3.10.4-3]`).
+    fn leave_seat(&mut self, number: u32) {
         let Some(index) = self.seats.iter().position(|seat| seat.number == number) else { return };
         let seat = self.seats.swap_remove(index);
-        let mut unacknowledged = self.machine.unsent_shared(number);
-        if let Some(session) = self.machine.session_mut().filter(|_| !keeps) {
-            for (feed, seq, _) in self.shared.iter().filter(|(_, _, of)| Arc::ptr_eq(of, &seat)) {
-                if session.outbound.is_open(feed, *seq) {
-                    session.outbound.drop_aside(feed, *seq);
-                    unacknowledged.push((feed.clone(), *seq));
+        seat.leave(self.machine.unsent_shared(number).into_iter());
+    }
+
+    /// Leaves all groups at the end of the connection. A session that goes on keeps what it has not acknowledged (MQTT5
+    /// `[MQTT-4.8.2-4]`), else QoS 1 messages go to others, and those of QoS 2 to nobody (`[MQTT-4.8.2-5]`).
+    fn leave_seats(&mut self, keeps: bool) {
+        if let Some(session) = self.machine.session().filter(|_| !keeps) {
+            for (feed, seq, seat) in &self.shared {
+                if session.outbound.may_be_doubled(feed, *seq) {
+                    seat.give_back(feed.clone(), *seq);
                 }
             }
         }
-        self.shared.retain(|(_, _, of)| !Arc::ptr_eq(of, &seat));
-        seat.leave(unacknowledged.into_iter());
-    }
-
-    /// Leaves all groups.
-    fn leave_seats(&mut self, keeps: bool) {
         for number in self.seats.iter().map(|seat| seat.number).collect::<Vec<_>>() {
-            self.leave_seat(number, keeps);
+            self.leave_seat(number);
         }
     }
 
@@ -564,7 +562,7 @@ impl Connection {
             };
             ended.push(Unsubscribed::Ended);
             if subscription.group.is_some() {
-                self.leave_seat(subscription.number, false);
+                self.leave_seat(subscription.number);
                 continue;
             }
             let unasked = self.machine.session().is_some_and(|session| session.impush || session.protobuf);

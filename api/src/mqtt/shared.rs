@@ -159,14 +159,24 @@ impl Seat {
         next
     }
 
-    /// Leaves the group; what it had not taken goes to the others, and `unacknowledged` with it.
-    pub(crate) fn leave(self: &Arc<Self>, unacknowledged: impl Iterator<Item = (FeedId, SeqId)>) {
+    /// A message that this member will not acknowledge any more.
+    pub(crate) fn give_back(&self, feed: FeedId, seq: SeqId) {
+        let mut state = lock(&self.group.state);
+        if state.returned.len() < RETURNED_MAX {
+            state.returned.push_back((feed, seq));
+        }
+        drop(state);
+        self.group.bell.notify_one();
+    }
+
+    /// Leaves the group; what it had not taken goes to the others, and `unsent` with it.
+    pub(crate) fn leave(self: &Arc<Self>, unsent: impl Iterator<Item = (FeedId, SeqId)>) {
         let mut state = lock(&self.group.state);
         state.seats.retain(|seat| !Arc::ptr_eq(seat, self));
         let waiting = std::mem::take(&mut *lock(&self.waiting));
         let left = waiting.into_iter().map(|view| (view.entry.feed.clone(), view.entry.seq));
         let room = RETURNED_MAX.saturating_sub(state.returned.len());
-        state.returned.extend(unacknowledged.chain(left).take(room));
+        state.returned.extend(unsent.chain(left).take(room));
         drop(state);
         self.group.bell.notify_one();
     }

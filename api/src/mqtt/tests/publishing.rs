@@ -230,6 +230,28 @@ async fn pubrel_of_an_unknown_id_is_answered() {
     }
 }
 
+/// `[MQTT-4.3.3-7]`, `[MQTT-4.3.3-13]`: an exchange that has begun goes on although the message has expired meanwhile.
+#[tokio::test]
+async fn a_qos_2_exchange_goes_on_after_its_message_expired() {
+    let world = World::new();
+    let mut reader = world.connect(Level::V5, "", "r").await;
+    reader.subscribe("x/x", Qos::ExactlyOnce).await;
+    let mut writer = world.connect(Level::V5, "", "w").await;
+    let mut message = publish("x/x", "m", Qos::ExactlyOnce, 3);
+    message.properties = properties(|p| {
+        p.message_expiry_s(1);
+    });
+    writer.put_packet(message.clone()).await;
+    let number = reader.message().await.packet_id.unwrap();
+    world.clock.set(super::world::START_MS + 5_000);
+    assert_eq!(writer.put_packet(dup(message)).await.reason, 0);
+    assert_eq!(pubrel(&mut writer, 3).await, 0);
+    reader.send(Packet::Pubrec(ack(number))).await;
+    assert!(matches!(reader.next().await, Some(Packet::Pubrel(rel)) if rel.reason == 0));
+    reader.send(Packet::Pubcomp(ack(number))).await;
+    reader.quiet().await;
+}
+
 /// `[MQTT-4.3.3-9]`: a refused PUBREC ends it, the id may be used again.
 #[tokio::test]
 async fn a_refused_qos_2_message_frees_its_id() {

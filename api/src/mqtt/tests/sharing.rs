@@ -104,7 +104,7 @@ async fn each_member_has_its_own_qos_and_identifier() {
     }
 }
 
-/// `[MQTT-4.8.2-4]`, `[MQTT-4.8.2-5]`: what a member that is gone has not acknowledged goes to another, sent or not.
+/// §4.8.2, QoS 1: what a member that is gone has not acknowledged goes to another, sent or not.
 #[tokio::test]
 async fn what_a_member_that_vanishes_has_not_acknowledged_goes_to_another() {
     let world = World::new();
@@ -137,21 +137,74 @@ async fn what_a_member_that_vanishes_has_not_acknowledged_goes_to_another() {
     assert_eq!(got, all, "all, and what was acknowledged not again");
 }
 
-/// The same when it unsubscribes.
+/// `[MQTT-3.10.4-3]`: what a member that unsubscribes was sent is brought to its end; the rest goes to another.
 #[tokio::test]
-async fn what_a_member_that_unsubscribes_has_not_acknowledged_goes_to_another() {
+async fn a_member_that_unsubscribes_completes_what_it_was_sent() {
     let world = World::new();
-    let mut one = member(&world, "one", "$share/g/s", Qos::AtLeastOnce).await;
-    world.say("bob", "s", "m").await;
-    one.message().await;
+    let mut one = world.client(Level::V5);
+    let mut hello = connect(Level::V5, "", "one");
+    hello.properties = properties(|p| {
+        p.receive_maximum(1);
+    });
+    one.connect(hello).await;
+    one.subscribe("$share/g/s", Qos::ExactlyOnce).await;
+    let mut writer = world.connect(Level::V5, "", "w").await;
+    for payload in ["sent", "not sent", "nor this"] {
+        writer.put_packet(publish("s", payload, Qos::ExactlyOnce, 1)).await;
+        writer.send(Packet::Pubrel(super::world::ack(super::world::id(1)))).await;
+        writer.next().await;
+    }
+    let sent = one.message().await.packet_id.unwrap();
+    one.quiet().await;
+    let mut two = member(&world, "two", "$share/g/s", Qos::AtLeastOnce).await;
     assert_eq!(one.unsubscribe("$share/g/s").await, [0]);
     assert_eq!(one.unsubscribe("$share/g/s").await, [reason::NO_SUBSCRIPTION_EXISTED]);
-    world.say("bob", "s", "nobody").await;
-    let mut two = member(&world, "two", "$share/g/s", Qos::AtLeastOnce).await;
     world.say("bob", "s", "end").await;
-    // A group without members is no group: only what came since it is one again.
-    assert_eq!(until(&mut two, "end").await, Vec::<String>::new());
+    let rest: BTreeSet<String> = until(&mut two, "end").await.into_iter().collect();
+    let mut rest: Vec<String> = rest.into_iter().collect();
+    while rest.len() < 2 {
+        let message = two.message().await;
+        two.puback(message.packet_id.unwrap()).await;
+        rest.push(String::from_utf8(message.payload.to_vec()).unwrap());
+    }
+    rest.sort();
+    assert_eq!(rest, ["nor this", "not sent"]);
+    one.send(Packet::Pubrec(super::world::ack(sent))).await;
+    assert!(matches!(one.next().await, Some(Packet::Pubrel(rel)) if rel.reason == 0));
+    one.send(Packet::Pubcomp(super::world::ack(sent))).await;
     one.quiet().await;
+    // A group without members is no group: only what comes since it is one again.
+    assert_eq!(two.unsubscribe("$share/g/s").await, [0]);
+    world.say("bob", "s", "nobody's").await;
+    let mut three = member(&world, "three", "$share/g/s", Qos::AtLeastOnce).await;
+    world.say("bob", "s", "end").await;
+    assert_eq!(until(&mut three, "end").await, Vec::<String>::new());
+}
+
+/// `[MQTT-4.8.2-5]`: a QoS 2 message that was sent to a session that ended goes to nobody else; `[MQTT-4.8.2-6]`: nor one
+/// that was refused.
+#[tokio::test]
+async fn what_was_sent_at_qos_2_or_refused_goes_to_nobody_else() {
+    let world = World::new();
+    let mut one = member(&world, "one", "$share/g/s", Qos::ExactlyOnce).await;
+    world.say("bob", "s", "refused").await;
+    let refused = one.message().await.packet_id.unwrap();
+    one.send(Packet::Pubrec(super::super::wire::Ack { reason: 0x83, ..super::world::ack(refused) })).await;
+    world.say("bob", "s", "sent").await;
+    assert_eq!(one.payload("s").await, "sent");
+    let mut two = member(&world, "two", "$share/g/s", Qos::AtLeastOnce).await;
+    one.vanish().await;
+    world.say("bob", "s", "end").await;
+    assert_eq!(until(&mut two, "end").await, Vec::<String>::new());
+    // The same for QoS 1: refused is over.
+    world.say("bob", "s", "again").await;
+    let again = two.message().await.packet_id.unwrap();
+    two.send(Packet::Puback(super::super::wire::Ack { reason: 0x83, ..super::world::ack(again) })).await;
+    two.quiet().await;
+    let mut three = member(&world, "three", "$share/g/s", Qos::AtLeastOnce).await;
+    two.vanish().await;
+    world.say("bob", "s", "end").await;
+    assert_eq!(until(&mut three, "end").await, Vec::<String>::new());
 }
 
 /// Persistent members: what came while nobody was there, and what was on its way, also after a restart.

@@ -206,6 +206,46 @@ async fn an_identical_filter_replaces_the_subscription() {
     assert_eq!(unsubscribe_all(&mut client, &["i/+", "i/+"]).await, [0, reason::NO_SUBSCRIPTION_EXISTED]);
 }
 
+/// `[MQTT-3.8.4-4]`, 3.1.1 `[MQTT-3.8.4-3]`: nothing is lost while a subscription is replaced.
+#[tokio::test]
+async fn nothing_is_lost_while_a_subscription_is_replaced() {
+    let world = World::new();
+    for (filter, topic) in [("rep/+", "rep/x"), ("rep/y", "rep/y")] {
+        let mut client = world.connect(Level::V5, "", "c").await;
+        let never = SubscribeOptions { retain_handling: 2, ..options(Qos::AtMostOnce) };
+        client.subscribe_with(filter, never, Properties::default()).await;
+        let writer = async {
+            for number in 0..200 {
+                world.say("bob", topic, &number.to_string()).await;
+            }
+            world.say("bob", topic, "end").await;
+        };
+        let reader = async {
+            let mut got = Vec::new();
+            for round in 0.. {
+                let filters = vec![(text(filter), never)];
+                let packet_id = id(round % 100 + 1);
+                let subscribe = Subscribe { packet_id, properties: Properties::default(), filters };
+                client.send(Packet::Subscribe(subscribe)).await;
+                loop {
+                    match client.next().await {
+                        Some(Packet::Publish(message)) if &message.payload[..] == b"end" => return got,
+                        Some(Packet::Publish(message)) => {
+                            got.push(String::from_utf8(message.payload.to_vec()).unwrap());
+                        }
+                        Some(Packet::Suback(_)) => break,
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            unreachable!()
+        };
+        let ((), got) = tokio::join!(writer, reader);
+        let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
+        assert_eq!(got, expected, "{filter}");
+    }
+}
+
 /// `[MQTT-3.3.5-1]` (3.1.1), MQTT5 `[MQTT-3.3.4-2]` to `[MQTT-3.3.4-5]`: once, at the highest QoS granted, with the
 /// identifiers of all that match; `[MQTT-3.8.4-8]`: never above the QoS it was published with.
 #[tokio::test]
