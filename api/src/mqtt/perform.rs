@@ -380,6 +380,10 @@ impl Connection {
                     session.impush |= !filter.starts_with("pb/");
                 }
                 self.follow_mine().await;
+                if filter.starts_with("pb/") {
+                    // Where the user stands now; changes follow.
+                    self.unread_changed();
+                }
                 return Ok(());
             }
             Wanted::Free => self.grant_free(subscription, &gate).await?,
@@ -537,8 +541,20 @@ impl Connection {
         if gate.principal().anonymous {
             return;
         }
+        // A protobuf client is told when its user reads elsewhere. A feed of one's own that does not exist is not there yet.
+        let own = self.machine.session().is_some_and(|session| session.protobuf);
+        let own = own.then(|| FeedId::personal(&gate.principal().uid));
         let followed = match self.attachment(&gate).await {
-            Ok(attachment) => attachment.add_mine(After::Head).await,
+            Ok(attachment) => match attachment.add_mine(After::Head).await {
+                Ok(()) => match own {
+                    Some(own) => match attachment.add(own, After::Head).await {
+                        Err(ReadError::Denied(_) | ReadError::NotFound) => Ok(()),
+                        followed => followed,
+                    },
+                    None => Ok(()),
+                },
+                failed => failed,
+            },
             Err(error) => Err(error),
         };
         if let Err(error) = followed {

@@ -156,6 +156,7 @@ impl Connection {
             self.machine.session_mut().is_some_and(|session| !std::mem::replace(&mut session.protobuf, true));
         if starts {
             self.follow_mine().await;
+            self.unread_changed();
         }
         let Some(user) = &self.user else { return };
         let (ids, gate, carried) = (self.broker.ids.clone(), user.gate.clone(), self.carried());
