@@ -112,6 +112,7 @@ impl Scene {
     }
 
     /// All of them, but for the pushes to whoever did it, see the entry at this place as HTTP shows it.
+    #[track_caller]
     fn all_see(&mut self, seq: u64, by: &str) -> Value {
         let entry = self.get("cem", &format!("/v1/feeds/team/entries/{seq}"));
         assert_eq!(entry["sender"], by, "{entry}");
@@ -146,6 +147,7 @@ impl Scene {
     }
 
     /// What 42 is sent of the entry at this place.
+    #[track_caller]
     fn protobuf(&mut self, topic: &str, seq: u64) -> Fields {
         let fields = self.fortytwo.message(|push| {
             let fields = (push.topic.as_str() == topic).then(|| Fields::read(&push.payload))?;
@@ -156,6 +158,7 @@ impl Scene {
     }
 
     /// Unread counts, unreplied messages and marks are the same on every wire.
+    #[track_caller]
     fn all_agree(&mut self) {
         for user in USERS {
             let total = self.get(user, "/v1/unread");
@@ -176,6 +179,7 @@ impl Scene {
         }
     }
 
+    #[track_caller]
     fn agree_with_statistics(&mut self, total: &Value, team: &Value, unreplied: &Value) {
         let rows = unreplied["unreplied"]
             .as_array()
@@ -226,6 +230,8 @@ fn four_wires_and_one_conversation_over_a_kill() {
     let server = Server::start(&data, ENGINE);
     let create = json!({"feed_id": "team", "kind": "group", "members": ["ada", "bob", "42"]});
     http(&server.url, "cem", "POST", "/v1/feeds", Some(create));
+    // So that 42's own feed, with the marks, is there to be followed.
+    http(&server.url, "42", "PUT", "/v1/feeds/team/marks", Some(json!({"read_seq_id": 1})));
     let mut scene = Scene::connect(server, None);
     scene.bob.subscribe("feeds/+");
 

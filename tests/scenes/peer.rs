@@ -221,6 +221,7 @@ impl Peer {
     }
 
     /// The first message, of those that came and those to come, that is meant. It is taken; the others stay.
+    #[track_caller]
     pub(crate) fn message<T>(&mut self, meant: impl Fn(&Publish) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
