@@ -70,10 +70,13 @@ fn poll_write<S: AsyncWrite>(
             Poll::Pending => return Poll::Pending,
         }
     }
-    if out.is_empty() && written > 0 {
-        // Given back: a connection that does nothing holds no buffer.
-        *out = BytesMut::new();
-        // What a layer in between keeps is pushed on; what it cannot take now goes with the next write.
+    if out.is_empty() {
+        if written > 0 {
+            // Given back: a connection that does nothing holds no buffer.
+            *out = BytesMut::new();
+        }
+        // What a layer in between (TLS, WebSocket) keeps is pushed on, also later when the socket takes it; a plain socket
+        // keeps nothing.
         if let Poll::Ready(Err(error)) = stream.poll_flush(context) {
             return Poll::Ready(Err(error));
         }

@@ -10,7 +10,7 @@ use feedlog_core::command::{Action, Command};
 use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::policy::Denied;
 use feedlog_service::views::Delivery;
-use feedlog_service::{Answers, Attachment, Gate};
+use feedlog_service::{Answers, Attachment, Gate, SubmitError};
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -136,7 +136,14 @@ impl Connection {
                 continue;
             }
             self.set(&mut timer);
-            let event = self.wait(&mut stream, &mut input, &mut timer, &mut draining).await;
+            let mut event = self.wait(&mut stream, &mut input, &mut timer, &mut draining).await;
+            if matches!(event, Event::Time)
+                && self.machine.wants_bytes()
+                && let Some(io) = exchange(&mut stream, self.machine.out(), &mut input, true).now_or_never()
+            {
+                // What lies in the socket came in time, whatever kept us from reading it.
+                event = Event::Io(io);
+            }
             self.apply(event).await;
         }
         let Some(ending) = self.machine.ending() else { return };
@@ -173,22 +180,20 @@ impl Connection {
             }
             return true;
         }
+        self.machine.acknowledge();
         self.machine.seek_retained();
         self.take_shared();
         let before = input.len();
         self.machine.take(input, now());
         // The first retained messages are looked for before SUBACK leaves, or what the client makes others publish when it
         // has it could be among them.
-        before != input.len() || self.machine.has_effects()
+        before != input.len() || self.machine.has_work()
     }
 
     async fn submit(&mut self, (command, rows): (Command, Vec<feedlog_service::ShelfWrite>)) {
         let Some(user) = &self.user else { return };
-        if let Err(error) = self.broker.store.auth().check_principal(user.gate.principal()) {
-            let _ = error;
-            return self
-                .machine
-                .not_handed_over(feedlog_service::SubmitError::RateLimited { retry_after_ms: 1000 });
+        if self.broker.store.auth().check_principal(user.gate.principal()).is_err() {
+            return self.machine.not_handed_over(SubmitError::RateLimited { retry_after_ms: 1000 });
         }
         if self.broker.has_acl() && !self.may(&user.gate, &command.feed, Access::Write).await {
             return self.machine.not_handed_over(Denied::Forbidden.into());
@@ -325,7 +330,7 @@ impl Connection {
     }
 
     /// A range of which nothing is shown was passed.
-    fn passed(&mut self, feed: &FeedId, to: SeqId) {
+    pub(super) fn passed(&mut self, feed: &FeedId, to: SeqId) {
         let commit_no = self.broker.store.commit_no();
         if let Some(session) = self.machine.session_mut() {
             session.handed_on(feed, to, commit_no);
@@ -407,12 +412,12 @@ impl Connection {
         let auth = self.broker.store.auth();
         let known = auth.authenticate(feedlog_service::auth::Credential::Token(&credential));
         if matches!(known, Err(feedlog_service::auth::AuthError::Unauthenticated)) {
-            self.machine.close(reason::NOT_AUTHORIZED, "the credential is no longer good", true);
+            self.machine.close(reason::NOT_AUTHORIZED, "the credential is no longer good", false);
         }
     }
 
     /// What arrived at a client of feed topics and pushes counts as received (DESIGN §3: acknowledgements move marks).
-    fn move_marks(&mut self) {
+    pub(super) fn move_marks(&mut self) {
         let commands = self.marks();
         let Some(user) = &self.user else { return };
         for command in commands {
@@ -427,7 +432,9 @@ impl Connection {
 
     /// What moves them.
     pub(super) fn marks(&mut self) -> Vec<Command> {
-        let Some(user) = &self.user else { return Vec::new() };
+        let Some(user) = self.user.as_ref().filter(|user| !user.gate.principal().anonymous) else {
+            return Vec::new();
+        };
         let personal = FeedId::personal(&user.gate.principal().uid);
         let move_to = |(feed, received)| Command {
             feed: personal.clone(),
@@ -438,5 +445,17 @@ impl Connection {
 
     pub(super) fn level(&self) -> Level {
         self.machine.level()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Also when it was cut or panicked: then nothing more is written, but others may have the session and its places.
+        for seat in self.seats.drain(..) {
+            seat.leave(std::iter::empty());
+        }
+        if let Some(session) = self.machine.session() {
+            self.broker.release(&session.key, &self.handle);
+        }
     }
 }

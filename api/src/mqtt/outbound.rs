@@ -63,6 +63,9 @@ pub(crate) enum Received {
 /// rest only after that many.
 const KEPT_PER_PLACE: usize = 4;
 
+/// Places of feeds that a stored session holds at most; as many as a resume takes.
+const POSITIONS_MAX: usize = 65_536;
+
 /// In the place of a commit: the feed is being replayed.
 const REPLAYING: u64 = u64::MAX;
 
@@ -137,15 +140,16 @@ impl Outbound {
     /// Flows that a session stores with the place `settled`: those that are not done, and those that the place does not
     /// cover, because it is before one that is not done, or because it was not passed again since they were restored.
     pub(crate) fn needed(&self, settled: u64) -> impl Iterator<Item = &Flow> {
-        let mut held: HashSet<&FeedId> = HashSet::new();
+        // The stored place of a feed is before its first message that has not arrived: whatever came after that comes again.
+        let mut first: HashMap<&FeedId, SeqId> = HashMap::new();
+        for flow in self.flows.iter().filter(|flow| flow.state != FlowState::Done && !flow.aside) {
+            let place = first.entry(&flow.feed).or_insert(flow.seq);
+            *place = flow.seq.min(*place);
+        }
         self.flows.iter().filter(move |flow| {
-            if flow.state != FlowState::Done {
-                if !flow.aside {
-                    held.insert(&flow.feed);
-                }
-                return true;
-            }
-            held.contains(&flow.feed) || self.is_to_come(flow, settled)
+            flow.state != FlowState::Done
+                || first.get(&flow.feed).is_some_and(|place| flow.seq >= *place)
+                || self.is_to_come(flow, settled)
         })
     }
 
@@ -300,6 +304,16 @@ impl Outbound {
             *place = before.min(*place);
         }
         let mut positions: Vec<_> = positions.into_iter().map(|(feed, seq)| (feed.clone(), seq)).collect();
+        if positions.len() > POSITIONS_MAX {
+            // Those that are left out come again from the commit: at least once. Never those of the window.
+            let open = |feed: &FeedId| {
+                self.flows
+                    .iter()
+                    .any(|flow| flow.state != FlowState::Done && !flow.aside && flow.feed == *feed)
+            };
+            positions.sort_by_cached_key(|(feed, _)| !open(feed));
+            positions.truncate(POSITIONS_MAX);
+        }
         positions.sort_unstable();
         positions
     }

@@ -30,10 +30,12 @@ use super::wire::{Connect, Level, Subscribe, Unsubscribe, reason};
 /// Rows that one look at the shelf takes.
 const PAGE: usize = 256;
 /// How often, and how long each time, a new subscription looks for what is on its way for older ones.
-const CATCH_UP_LOOKS: usize = 1024;
+const CATCH_UP_LOOKS: usize = 20;
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 /// How long the end of a connection waits for messages that have no answer. Shorter than what a takeover waits.
 const SETTLE_WAIT: Duration = Duration::from_secs(5);
+/// Payload bytes of retained messages that are held for one client at a time; a single larger one still passes.
+const FOUND_BYTES_MAX: usize = 64 * 1024;
 /// Longest user name.
 const NAME_BYTES_MAX: usize = feedlog_core::limits::UID_BYTES_MAX;
 
@@ -257,7 +259,18 @@ impl Connection {
                 muted: false,
             });
         }
-        let mine = session.impush;
+        session.protobuf |= subscriptions.iter().any(|one| one.filter.starts_with("pb/"));
+        session.protobuf |= self.origins.protobuf;
+        let mine = (session.impush || session.protobuf) && !gate.principal().anonymous;
+        // What was refused then, or would be now, is not followed.
+        let config = &broker.config;
+        subscriptions.retain(|one| match &one.pattern {
+            Some(pattern) => {
+                config.free_topics
+                    && (!pattern.is_literal() || broker.allows(key, pattern.as_str(), Access::Read))
+            }
+            None => true,
+        });
         let followed = follow_all(&mut attachment, subscriptions, mine, stored.commit_no).await?;
         session.subscriptions = followed.into_iter().map(|one| (one.filter.clone(), one)).collect();
         if !session.is_persistent() {
@@ -614,13 +627,16 @@ impl Connection {
     pub(super) async fn deliver_entry(&mut self, view: Arc<View>) {
         let feed = &view.entry.feed;
         let open = self.attachment.as_ref().is_some_and(|attachment| attachment.is_open(feed));
-        let free = open
-            && self.broker.config.free_topics
-            && self
-                .machine
-                .session()
-                .is_some_and(|session| self.broker.allows(&session.key, feed.as_str(), Access::Read));
-        let pushes = self.pushes(&view, None).await;
+        let session = self.machine.session();
+        let allowed =
+            session.is_some_and(|session| self.broker.allows(&session.key, feed.as_str(), Access::Read));
+        if open && !allowed {
+            // By whichever topic it is followed.
+            return self.passed(&feed.clone(), view.entry.seq);
+        }
+        let free = open && self.broker.config.free_topics;
+        let pushes =
+            if self.machine.wants_pushes() { Box::pin(self.pushes(&view, None)).await } else { Vec::new() };
         let commit_no = self.broker.store.commit_no();
         self.machine.deliver(super::machine::Outgoing { view, free, commit_no, pushes });
     }
@@ -654,6 +670,7 @@ impl Connection {
         };
         // What is published to feeds goes to those who asked for feeds, and to nobody else, whatever a wildcard matches.
         let feeds = search.prefix.starts_with(space::FEEDS);
+        let mut bytes = 0;
         for (key, place) in found {
             let topic = key.get(1..).and_then(|topic| std::str::from_utf8(topic).ok());
             let (Some(topic), Some(seq)) = (topic, stored::place_of(&place)) else { continue };
@@ -674,7 +691,13 @@ impl Connection {
             };
             // One that is gone, or that this user may not read, is not there.
             if let Ok(view) = gate.entry(&feed, seq).await {
+                bytes += view.entry.payload.bytes().map_or(0, |bytes| bytes.len());
                 search.found.push_back((topic.to_owned(), Arc::new(view)));
+            }
+            if bytes >= FOUND_BYTES_MAX {
+                // The rest is looked up again when these have left.
+                search.finished = false;
+                break;
             }
         }
         self.machine.retained(search);
@@ -721,18 +744,31 @@ impl Connection {
         }
     }
 
+    /// What was handed over has its outcome before the session is let go of: the rows of a QoS 2 message are there, or never
+    /// will be, when the next connection loads or discards the session (`[MQTT-4.3.3-2]`).
+    async fn wait_for_answers(&mut self) {
+        let settled = async {
+            while self.answers.pending() > 0 {
+                self.answers.ready().await;
+                while self.answers.pop().is_some() {}
+            }
+            while self.works.next().await.is_some() {}
+        };
+        if tokio::time::timeout(SETTLE_WAIT, settled).await.is_err() {
+            tracing::warn!(front_end = "mqtt", "a session ends with commands whose outcome is not known");
+        }
+    }
+
     /// The connection is over: its place is written, its will is published or waits, its session is let go of.
     pub(super) async fn end(&mut self, ending: Ending) {
         let Some(key) = self.machine.session().map(|session| session.key.clone()) else { return };
-        self.settle_received().await;
         let (expiry_s, will) =
             (self.machine.session().map_or(0, |session| session.expiry_s), self.machine.will().cloned());
-        let now_ms = self.broker.store.now_ms();
-        let marks = self.marks();
-        if let Some(user) = self.user.as_ref().filter(|_| !marks.is_empty()) {
-            // One that could not be moved is moved by a later acknowledgement.
-            let _ = user.gate.submit_all(marks).await;
+        self.move_marks();
+        if expiry_s > 0 || self.machine.was_stored() || !self.works.is_empty() {
+            self.wait_for_answers().await;
         }
+        let now_ms = self.broker.store.now_ms();
         self.leave_seats(expiry_s > 0);
         if expiry_s > 0 {
             self.checkpoint(Some(now_ms)).await;
@@ -765,25 +801,6 @@ impl Connection {
             }
         }
         self.broker.release(&key, &self.handle);
-    }
-
-    /// Waits until every QoS 2 message that was handed over has its answer. Else the next connection of the session could
-    /// send one again before its row is there, and it would be stored twice (`[MQTT-4.3.3-2]`).
-    async fn settle_received(&mut self) {
-        let session = self.machine.session();
-        if !session.is_some_and(|session| session.inbound.values().any(|one| *one == Inbound::Waiting)) {
-            return;
-        }
-        let settled = async {
-            while self.answers.pending() > 0 {
-                self.answers.ready().await;
-                while self.answers.pop().is_some() {}
-            }
-            while self.works.next().await.is_some() {}
-        };
-        if tokio::time::timeout(SETTLE_WAIT, settled).await.is_err() {
-            tracing::warn!(front_end = "mqtt", "a session is let go of although a message has no answer");
-        }
     }
 }
 

@@ -215,8 +215,11 @@ impl Group {
         lock(&self.state).returned.pop_front()
     }
 
-    fn is_empty(&self) -> bool {
-        lock(&self.state).seats.is_empty()
+    /// Whether nobody is left; then nobody can join any more.
+    fn is_over(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.over |= state.seats.is_empty();
+        state.over
     }
 }
 
@@ -226,7 +229,7 @@ async fn run(broker: Arc<Broker>, group: Arc<Group>, gate: Gate, mut attachment:
     let mut moved = false;
     let mut checkpoint = tokio::time::interval(CHECKPOINT);
     checkpoint.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while !group.is_empty() {
+    while !group.is_over() {
         if let Some(view) = held.take()
             && let Err(view) = group.offer(&broker, view)
             && group.is_wanted(&broker, &view)
@@ -247,7 +250,14 @@ async fn run(broker: Arc<Broker>, group: Arc<Group>, gate: Gate, mut attachment:
                     moved = true;
                 }
                 Some(_) => {}
-                None => break,
+                // The log could not be read: followed again from the same place, unless the service is closing.
+                None => {
+                    tokio::time::sleep(CHECKPOINT).await;
+                    match again(&gate, &attachment, &group).await {
+                        Some(followed) => attachment = followed,
+                        None => break,
+                    }
+                }
             },
             () = group.bell.notified() => {}
             _ = checkpoint.tick(), if moved => {
@@ -260,6 +270,15 @@ async fn run(broker: Arc<Broker>, group: Arc<Group>, gate: Gate, mut attachment:
     lock(&group.state).over = true;
     keep(&broker, &group, &attachment, held.as_deref()).await;
     broker.groups.forget(&group);
+}
+
+/// Follows again after what was had.
+async fn again(gate: &Gate, old: &Attachment, group: &Group) -> Option<Attachment> {
+    let commit_no = old.settled();
+    let pattern = Pattern::parse(&group.name.filter)?;
+    let mut attachment = gate.follow(Some(Resume { commit_no, positions: Vec::new() })).await.ok()?;
+    let _ = attachment.add_pattern(1, pattern, After::Commit(commit_no));
+    Some(attachment)
 }
 
 /// Writes the place of a group that is kept.

@@ -1,10 +1,12 @@
 //! Wills: what a client leaves to be published when its connection ends without its leave.
 
 use feedlog_core::command::{Action, Command};
+use feedlog_core::event::FeedKind;
 use feedlog_core::ids::Uid;
 use feedlog_service::{ShelfValue, ShelfWrite, SubmitError};
 
 use super::FRONT_END;
+use super::acl::Access;
 use super::broker::Broker;
 use super::carried::{Carried, Origin};
 use super::machine::message;
@@ -84,6 +86,11 @@ async fn submit(
     rows.extend(message::retained_row(&publish));
     let command = Command { feed, action: Action::SendMessage(Box::new(draft)) };
     let gate = broker.gate_of(&uid, will.anonymous);
+    if !broker.allows(key, command.feed.as_str(), Access::Write)
+        && !gate.feed(&command.feed).await.is_ok_and(|info| info.kind != FeedKind::Open)
+    {
+        return None;
+    }
     Some(gate.submit_with(command, rows).await.map(|_| ()))
 }
 

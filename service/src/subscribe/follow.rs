@@ -147,7 +147,7 @@ impl Attachment {
             None => {
                 let slot = self.next_slot;
                 self.next_slot += 1;
-                let published = self.hub.follow(&feed, &self.queue, slot);
+                let changed = self.hub.follow(&feed, &self.queue, slot);
                 let head = match self.reads.engine.head(&feed) {
                     Ok(head) => head.seq,
                     // Read with the first page, which tells what is wrong.
@@ -162,7 +162,7 @@ impl Attachment {
                     cursor,
                     prev: None,
                     scope,
-                    published,
+                    changed,
                     replaying: cursor < head,
                     named: false,
                     mine: false,

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use feedlog_core::entry::Entry;
+use feedlog_core::event::Event;
 use feedlog_core::ids::{FeedId, SeqId, Uid};
 use feedlog_core::pattern::{Pattern, PatternSet};
 use feedlog_storage::Round;
@@ -49,6 +50,8 @@ pub(super) struct Watcher {
 
 struct Topic {
     head: Arc<AtomicU64>,
+    /// The newest published entry that may have changed an older one.
+    changed: Arc<AtomicU64>,
     followers: Vec<Follower>,
     /// The generation of patterns at which every queue with a matching pattern was among the followers: while it is the
     /// newest, nobody needs to be told.
@@ -187,17 +190,19 @@ impl Hub {
     }
 
     /// From now on entries of the feed go to the queue, under this slot. The number returned is at least the newest
-    /// published place. Read the head **after** this: then nothing can fall between.
+    /// published place at which an older entry may have changed. Read the head **after** this: then nothing can fall
+    /// between.
     pub(crate) fn follow(&self, feed: &FeedId, queue: &Arc<Queue>, slot: u64) -> Arc<AtomicU64> {
         self.listeners.fetch_add(1, Ordering::SeqCst);
         let mut feeds = lock(&self.feeds[stripe(feed.as_str())]);
         let topic = feeds.entry(feed.clone()).or_insert_with(|| Topic {
             head: Arc::default(),
+            changed: Arc::default(),
             followers: Vec::new(),
             told: 0,
         });
         topic.followers.push(Follower { queue: queue.clone(), slot });
-        topic.head.clone()
+        topic.changed.clone()
     }
 
     pub(crate) fn unfollow(&self, feed: &FeedId, queue: &Queue, slot: u64) {
@@ -290,6 +295,10 @@ impl Hub {
         }
         let Some(topic) = topic else { return };
         topic.head.store(last.0, Ordering::SeqCst);
+        // Before anybody gets the entries: who sees an older number has not got the change either.
+        if let Some(change) = entries.iter().rev().find(|entry| changes_older(&entry.event)) {
+            topic.changed.store(change.seq.0, Ordering::SeqCst);
+        }
         let entries: Vec<Arc<Entry>> = entries.into_iter().map(Arc::new).collect();
         for follower in &topic.followers {
             follower.queue.push(follower.slot, &entries);
@@ -341,6 +350,14 @@ impl Hub {
             queue.bell.notify_one();
         }
     }
+}
+
+/// Whether an event may change how an older entry is shown.
+fn changes_older(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::MessageSent(_) | Event::Broadcast { .. } | Event::MarkMoved { .. } | Event::Notified { .. }
+    )
 }
 
 fn payload_bytes(entry: &Entry) -> usize {

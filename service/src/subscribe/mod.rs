@@ -110,8 +110,8 @@ struct Followed {
     /// The newest delivered entry, when known.
     prev: Option<SeqId>,
     scope: ReadScope,
-    /// The newest published place.
-    published: Arc<AtomicU64>,
+    /// The newest published place at which an older entry may have changed.
+    changed: Arc<AtomicU64>,
     replaying: bool,
     /// Followed by name.
     named: bool,
@@ -306,10 +306,12 @@ impl Attachment {
         }
         followed.known = followed.known.max(self.newest);
         followed.used = self.newest;
-        let newest = followed.published.load(Ordering::SeqCst) <= entry.seq.0;
+        let unchanged = followed.changed.load(Ordering::SeqCst) <= entry.seq.0;
         match (followed.prev, changes_access(&entry.event, &self.reads)) {
-            // Nothing came after it, so nothing can have happened to it: no read is needed.
-            (Some(prev), false) if newest && entry.seq >= followed.scope.first && !expires(&entry.event) => {
+            // What came after it, if anything, has not touched it: no read is needed.
+            (Some(prev), false)
+                if unchanged && entry.seq >= followed.scope.first && !expires(&entry.event) =>
+            {
                 let view = View { entry: Entry::clone(&entry), prev_seq: prev, fate: None };
                 followed.cursor = entry.seq;
                 followed.prev = Some(entry.seq);

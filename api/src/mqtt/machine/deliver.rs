@@ -127,6 +127,11 @@ impl Machine {
             && self.open.as_ref().is_some_and(|open| open.backlog.is_empty())
     }
 
+    /// Whether the session wants any ready-made form.
+    pub(crate) fn wants_pushes(&self) -> bool {
+        self.session().is_some_and(|session| session.impush || session.protobuf)
+    }
+
     /// Which ready-made forms the session wants of an entry.
     pub(crate) fn wants_push(&self, form: Form) -> bool {
         self.session().is_some_and(|session| match form {
@@ -325,12 +330,17 @@ impl Machine {
                     &mut self.out,
                 );
             }
-            None => {
-                open.session.outbound.give_up(flow.id);
-                if flow.qos == Qos::ExactlyOnce && open.session.is_persistent() {
-                    self.rows.push((open.session.key.sent_id(flow.id), None));
+            // The client may have it and wait for PUBREL: the exchange is ended, so that the id is free there too.
+            None if flow.qos == Qos::ExactlyOnce => {
+                if let (Received::Release, Some(flow)) = open.session.outbound.pubrec(flow.id, false)
+                    && open.session.is_persistent()
+                {
+                    let key = open.session.key.sent_id(flow.id);
+                    self.rows.push((key, Some(stored::encode_flow(&flow))));
                 }
+                encode::pubrel(self.level, flow.id, reason::SUCCESS, &[], &mut self.held);
             }
+            None => drop(open.session.outbound.give_up(flow.id)),
         }
     }
 

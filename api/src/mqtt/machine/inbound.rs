@@ -17,6 +17,8 @@ use super::super::wire::{Ack, Level, PacketId, Publish, Qos, Text, encode, reaso
 use super::{Effect, Machine, Open, message};
 use crate::errors::{ApiError, Kind};
 
+/// Requests to mqant's methods and protobuf messages of one client that are under way.
+const CALLS_MAX: usize = 20;
 /// What a message that waits takes besides its payload, roughly: so that empty ones are bounded too.
 const PENDING_BYTES: usize = 512;
 
@@ -91,7 +93,7 @@ impl Open {
         let waiting = self.pending_once + self.pending_twice;
         let in_window = level == Level::V5 || waiting < usize::from(config.receive_maximum);
         // Requests are futures of their own, so fewer of them may be under way.
-        let in_calls = self.pending_calls < usize::from(config.receive_maximum);
+        let in_calls = self.pending_calls < usize::from(config.receive_maximum).min(CALLS_MAX);
         in_window && in_calls && self.pending_bytes < config.pending_bytes_max
     }
 
@@ -294,8 +296,10 @@ impl Machine {
     }
 
     /// Acknowledges from the front of the ring what has its answer (`[MQTT-4.6.0-2]`, `[MQTT-4.6.0-3]`).
-    fn acknowledge(&mut self) {
+    pub(crate) fn acknowledge(&mut self) {
+        let room = self.config.out_bytes_max.saturating_mul(4);
         while self.ending.is_none()
+            && self.out.len() <= room
             && let Some(open) = &mut self.open
             && let Some(pending) =
                 open.pending.pop_front_if(|pending| matches!(pending.state, State::Settled(_)))
@@ -359,6 +363,11 @@ impl Machine {
         if self.level != Level::V5 {
             return self.end("a message could not be stored", true);
         }
+        if kind == Kind::UnknownOutcome && qos == Qos::ExactlyOnce {
+            // It may be there, and so may its packet id: PUBREC would free an id that is still taken.
+            let why = "the outcome of a message is unknown";
+            return self.disconnect(reason::IMPLEMENTATION_SPECIFIC_ERROR, why, true);
+        }
         let Some(id) = id else { return };
         let why = kind.row().code;
         let mut properties = super::PropertyWriter::new();
@@ -402,6 +411,12 @@ impl Machine {
 
     /// A message at QoS 0 that nobody subscribed to.
     pub(crate) fn tell(&mut self, topic: Text, payload: Bytes) {
+        let length = topic.len() + payload.len() + 16;
+        if self.open.as_ref().is_some_and(|open| open.packet_bytes_max.is_some_and(|max| length > max)) {
+            // MQTT5 [MQTT-3.1.2-24].
+            metrics::counter!("feedlog_mqtt_deliveries_too_large_total").increment(1);
+            return;
+        }
         let publish = Publish {
             dup: false,
             qos: Qos::AtMostOnce,

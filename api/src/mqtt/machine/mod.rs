@@ -34,6 +34,9 @@ pub(crate) use deliver::{Outgoing, Retained};
 pub(crate) use inbound::{Called, Verdict};
 pub(crate) use subscribe::{Granted, Sought, Unsubscribed, target};
 
+/// How long a time-out is put off while nothing is read.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Rows of the shelf to be written, `None` = removed.
 pub(crate) type Rows = Vec<(Vec<u8>, Option<Bytes>)>;
 
@@ -195,14 +198,14 @@ impl Machine {
             && self.open.as_ref().is_none_or(|open| open.has_room(self.level, &self.config))
     }
 
-    /// Whether something is to be done.
-    pub(crate) fn has_effects(&self) -> bool {
-        !self.effects.is_empty()
-    }
-
     /// The next thing to be done.
     pub(crate) fn next_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// Whether something is to be done before the next event.
+    pub(crate) fn has_work(&self) -> bool {
+        self.ending.is_none() && !(self.effects.is_empty() && self.rows.is_empty())
     }
 
     /// Rows that must be durable before the bytes that follow from them may leave: then [`Machine::rows_written`].
@@ -232,6 +235,10 @@ impl Machine {
     /// (`[MQTT-3.1.2-24]`, MQTT5 `[MQTT-3.1.2-22]`).
     pub(crate) fn late(&mut self) {
         match self.phase {
+            // While nothing is read, a packet may lie in the socket: the client is judged once it was looked at.
+            Phase::Open if !self.wants_bytes() => {
+                self.deadline = self.deadline.and_then(|at| at.checked_add(PATIENCE))
+            }
             Phase::Open => self.disconnect(reason::KEEP_ALIVE_TIMEOUT, "keep-alive time-out", true),
             Phase::Waiting | Phase::Opening => self.end("no CONNECT in time", false),
         }
