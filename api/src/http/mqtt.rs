@@ -71,3 +71,152 @@ pub(crate) async fn upgrade(mqtt: &Mqtt, mut parts: Parts) -> Response {
             drop(http_guest);
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use axum::Router;
+    use axum::extract::{Request, State};
+    use bytes::BytesMut;
+    use feedlog_service::{Store, StoreConfig};
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+    use tokio_tungstenite::tungstenite::{Error, Message};
+
+    use super::*;
+    use crate::mqtt::MqttConfig;
+    use crate::mqtt::wire::{Connect, Decoder, Level, Packet, Properties, Role, Text, encode};
+
+    type Socket = WebSocketStream<TcpStream>;
+
+    async fn answer(State(mqtt): State<Mqtt>, request: Request) -> Response {
+        let (mut parts, _) = request.into_parts();
+        parts.extensions.insert(Peer { address: IpAddr::from([127, 0, 0, 1]), connection: "c".into() });
+        if is_meant(&parts) { upgrade(&mqtt, parts).await } else { StatusCode::NOT_FOUND.into_response() }
+    }
+
+    async fn serve() -> SocketAddr {
+        let auth = feedlog_service::auth::AuthConfig { dev: true, ..Default::default() };
+        let store = Store::in_memory(StoreConfig { shards: 1, auth, ..StoreConfig::default() }).unwrap();
+        let mqtt = Mqtt::new(MqttConfig { free_topics: true, ..MqttConfig::default() }, store).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async { axum::serve(listener, Router::new().fallback(answer).with_state(mqtt)).await });
+        address
+    }
+
+    /// The socket and the subprotocol that the server chose; the status when it refused.
+    async fn dial(
+        server: SocketAddr,
+        path: &str,
+        offered: Option<&str>,
+    ) -> Result<(Socket, Option<String>), u16> {
+        let mut request = format!("ws://{server}{path}").into_client_request().unwrap();
+        if let Some(offered) = offered {
+            request.headers_mut().insert("sec-websocket-protocol", offered.parse().unwrap());
+        }
+        let stream = TcpStream::connect(server).await.unwrap();
+        match tokio_tungstenite::client_async(request, stream).await {
+            Ok((socket, response)) => {
+                let chosen = response.headers().get("sec-websocket-protocol");
+                Ok((socket, chosen.map(|name| name.to_str().unwrap().to_owned())))
+            }
+            Err(Error::Http(response)) => Err(response.status().as_u16()),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn connect() -> Vec<u8> {
+        let connect = Connect {
+            level: Level::V311,
+            clean_start: true,
+            keep_alive_s: 0,
+            client_id: Text::new("web").unwrap(),
+            will: None,
+            username: None,
+            password: None,
+            properties: Properties::default(),
+        };
+        let mut out = BytesMut::new();
+        encode::packet(Level::V311, &Packet::Connect(Box::new(connect)), &mut out);
+        out.to_vec()
+    }
+
+    /// So many packets of the server, however they lie in its frames, all of which are binary (`[MQTT-6.0.0-1]`).
+    async fn packets(socket: &mut Socket, count: usize) -> Vec<Packet> {
+        let mut decoder = Decoder::new(Role::Client, 1 << 20);
+        decoder.set_level(Level::V311);
+        let (mut bytes, mut got) = (BytesMut::new(), Vec::new());
+        while got.len() < count {
+            match decoder.decode(&mut bytes).unwrap() {
+                Some(packet) => got.push(packet),
+                None => match socket.next().await.unwrap().unwrap() {
+                    Message::Binary(part) => bytes.extend_from_slice(&part),
+                    Message::Pong(_) => {}
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+        got
+    }
+
+    fn is_welcome(packets: &[Packet]) -> bool {
+        matches!(packets.first(), Some(Packet::Connack(connack)) if connack.reason == 0)
+    }
+
+    /// `[MQTT-6.0.0-3]`, `[MQTT-6.0.0-4]`; clients of 3.1 offer `mqttv3.1`, some nothing.
+    #[tokio::test]
+    async fn the_subprotocol_is_mqtt() {
+        let server = serve().await;
+        for (path, offered, chosen) in [
+            ("/anything", Some("mqtt"), Some("mqtt")),
+            ("/mqtt", Some("chat, mqtt"), Some("mqtt")),
+            ("/mqtt", Some("mqttv3.1"), Some("mqttv3.1")),
+            ("/mqtt", None, None),
+        ] {
+            let (mut socket, got) = dial(server, path, offered).await.unwrap();
+            assert_eq!(got.as_deref(), chosen);
+            socket.send(Message::binary(connect())).await.unwrap();
+            assert!(is_welcome(&packets(&mut socket, 1).await));
+        }
+        for (path, offered) in [("/anything", None), ("/mqtt", Some("chat"))] {
+            assert_eq!(dial(server, path, offered).await.err(), Some(404));
+        }
+    }
+
+    /// `[MQTT-6.0.0-2]`: packets in pieces, many in one frame, and pings of WebSocket between them.
+    #[tokio::test]
+    async fn frames_and_packets_have_different_borders() {
+        let server = serve().await;
+        let (mut socket, _) = dial(server, "/", Some("mqtt")).await.unwrap();
+        let mut bytes = connect();
+        bytes.extend_from_slice(&[0xC0, 0, 0xC0, 0]);
+        for byte in &bytes {
+            socket.send(Message::binary(vec![*byte])).await.unwrap();
+            socket.send(Message::Ping(vec![1].into())).await.unwrap();
+        }
+        socket.send(Message::binary(Vec::new())).await.unwrap();
+        socket.send(Message::binary([0xC0, 0].repeat(100))).await.unwrap();
+        let got = packets(&mut socket, 103).await;
+        assert!(is_welcome(&got));
+        assert!(got[1..].iter().all(|packet| *packet == Packet::Pingresp));
+    }
+
+    /// `[MQTT-6.0.0-1]`.
+    #[tokio::test]
+    async fn a_text_frame_closes_the_connection() {
+        let server = serve().await;
+        let (mut socket, _) = dial(server, "/", Some("mqtt")).await.unwrap();
+        socket.send(Message::binary(connect())).await.unwrap();
+        assert!(is_welcome(&packets(&mut socket, 1).await));
+        socket.send(Message::text("\u{c}0")).await.unwrap();
+        match socket.next().await.unwrap().unwrap() {
+            Message::Close(Some(frame)) => assert_eq!(frame.code, CloseCode::Unsupported),
+            other => panic!("{other:?}"),
+        }
+    }
+}
