@@ -415,9 +415,12 @@ impl Connection {
         {
             return Err(reason::NOT_AUTHORIZED);
         }
+        let old = self.machine.session().and_then(|session| session.subscriptions.get(&filter)).cloned();
         let attachment = self.attachment(&gate).await.map_err(refused)?;
-        let after = match subscription.wanted {
-            Wanted::Feed(_, Some(seq)) => After::Seq(seq),
+        let after = match &subscription.wanted {
+            Wanted::Feed(_, Some(seq)) => After::Seq(*seq),
+            // The same filter again: what the old one had not come to is the new one's ([MQTT-3.8.4-4]).
+            Wanted::Free if old.is_some() => After::Commit(attachment.settled()),
             _ => After::Head,
         };
         follow(attachment, subscription, after).await.map_err(refused)?;
@@ -426,8 +429,7 @@ impl Connection {
         {
             session.outbound.replay_from(feed, *seq);
         }
-        // The same filter again: the new one is there before the old one goes.
-        let old = self.machine.session().and_then(|session| session.subscriptions.get(&filter)).cloned();
+        // The new one is there before the old one goes.
         if let (Some(old), Some(attachment)) = (old, &mut self.attachment)
             && old.pattern.is_some()
         {
