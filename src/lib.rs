@@ -108,9 +108,22 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
     }
 }
 
+/// Connections that the kernel holds until they are accepted. When all clients come back at once, each that finds no room
+/// waits a second or more before it tries again.
+const ACCEPT_BACKLOG: u32 = 4096;
+
 async fn bind(addr: SocketAddr) -> Result<(tokio::net::TcpListener, SocketAddr), BuildError> {
     let failed = |source| BuildError::Bind { addr, source };
-    let listener = tokio::net::TcpListener::bind(addr).await.map_err(failed)?;
+    let socket = match addr {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    }
+    .map_err(failed)?;
+    // As `TcpListener::bind` does, so that a restart is not refused its port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(addr).map_err(failed)?;
+    let listener = socket.listen(ACCEPT_BACKLOG).map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     Ok((listener, addr))
 }

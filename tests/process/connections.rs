@@ -1,6 +1,7 @@
 //! Ten thousand connections that say nothing must cost little and keep nobody else from being served.
 
 use std::net::TcpStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -10,20 +11,28 @@ const CONNECTIONS: usize = 10_000;
 /// What an idle connection may cost the server, in KiB.
 const KIB_PER_CONNECTION_MAX: u64 = 24;
 
-#[test]
-fn ten_thousand_idle_connections_are_held_and_others_are_served() {
-    let needed = CONNECTIONS as u64 + 256;
+/// Held by whoever holds so many connections, which is not allowed twice everywhere.
+static MANY: Mutex<()> = Mutex::new(());
+
+/// Allows this process, and the servers it starts, so many open files; `None` where the machine does not.
+pub(crate) fn raise_open_files(needed: u64) -> Option<MutexGuard<'static, ()>> {
+    let alone = MANY.lock().unwrap_or_else(PoisonError::into_inner);
     let limit = getrlimit(Resource::Nofile);
     if limit.maximum.is_some_and(|most| most < needed) {
         eprintln!("skipped: this machine allows {:?} open files, {needed} are needed", limit.maximum);
-        return;
+        return None;
     }
     setrlimit(
         Resource::Nofile,
         Rlimit { current: Some(needed.max(limit.current.unwrap_or(0))), maximum: limit.maximum },
     )
     .expect("the soft limit can be raised to the hard one");
+    Some(alone)
+}
 
+#[test]
+fn ten_thousand_idle_connections_are_held_and_others_are_served() {
+    let Some(_alone) = raise_open_files(CONNECTIONS as u64 + 256) else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");
     let server = Server::start_with(
         &dir.path().join("data"),

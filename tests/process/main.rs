@@ -6,6 +6,7 @@ mod connections;
 mod crash;
 mod ledger;
 mod mqtt;
+mod mqtt_bounds;
 mod mqtt_crash;
 mod mqtt_ledger;
 mod server;
