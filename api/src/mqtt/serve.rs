@@ -144,9 +144,10 @@ impl Mqtt {
     {
         let draining: watch::Receiver<bool> = self.doors.draining();
         let mut cut = self.doors.cut();
-        let work = Connection::new(self.broker.clone(), origins).run(stream, draining);
+        // In a box of its own: the future of a connection is otherwise there twice, where it is made and where it is awaited.
+        let mut work = Box::pin(Connection::new(self.broker.clone(), origins).run(stream, draining));
         tokio::select! {
-            () = work => {}
+            () = &mut work => {}
             _ = cut.wait_for(|cut| *cut) => {}
         }
         drop(guest);
