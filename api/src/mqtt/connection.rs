@@ -130,13 +130,27 @@ impl Connection {
         let mut input = BytesMut::new();
         let mut timer =
             Box::pin(tokio::time::sleep(Duration::from_millis(self.broker.config.connect_ms_max)));
+        // Waited for all the time: registering for them in each round would cost more than the rest of an idle round.
+        let handle = self.handle.clone();
+        let mut bell = std::pin::pin!(handle.bell.notified());
+        let mut drain = std::pin::pin!(async move {
+            // Also when nobody is left who could drain.
+            let _ = draining.wait_for(|draining| *draining).await;
+        });
         while self.machine.ending().is_none() {
             // A packet that ends the connection leaves nothing to wait for.
             if self.advance(&mut input).await || self.machine.ending().is_some() {
                 continue;
             }
             self.set(&mut timer);
-            let mut event = self.wait(&mut stream, &mut input, &mut timer, &mut draining).await;
+            let mut event = tokio::select! {
+                event = self.wait(&mut stream, &mut input, &mut timer) => event,
+                () = bell.as_mut() => {
+                    bell.set(handle.bell.notified());
+                    Event::Asked
+                }
+                () = drain.as_mut() => Event::Drain,
+            };
             if matches!(event, Event::Time)
                 && self.machine.wants_bytes()
                 && let Some(io) = exchange(&mut stream, self.machine.out(), &mut input, true).now_or_never()
@@ -203,13 +217,7 @@ impl Connection {
         }
     }
 
-    async fn wait<S>(
-        &mut self,
-        stream: &mut S,
-        input: &mut BytesMut,
-        timer: &mut Pin<Box<Sleep>>,
-        draining: &mut watch::Receiver<bool>,
-    ) -> Event
+    async fn wait<S>(&mut self, stream: &mut S, input: &mut BytesMut, timer: &mut Pin<Box<Sleep>>) -> Event
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -228,9 +236,7 @@ impl Connection {
                 }
             }, if listens => Event::Delivery(delivery),
             work = self.works.next(), if !self.works.is_empty() => Event::Work(work),
-            () = self.handle.bell.notified() => Event::Asked,
             () = timer.as_mut() => Event::Time,
-            _ = draining.wait_for(|draining| *draining) => Event::Drain,
         }
     }
 
