@@ -337,7 +337,15 @@ impl Connection {
                 Sought::Wanted(mut subscription, seeks) => {
                     subscription.since = self.broker.store.commit_no();
                     match self.grant(&mut subscription).await {
-                        Ok(()) => Granted::Followed(subscription, seeks != 0),
+                        Ok(()) => {
+                            // At once: the same filter may stand in this packet again (`[MQTT-3.8.4-5]`).
+                            if let Some(session) = self.machine.session_mut() {
+                                session
+                                    .subscriptions
+                                    .insert(subscription.filter.clone(), subscription.clone());
+                            }
+                            Granted::Followed(subscription, seeks != 0)
+                        }
                         Err(_) if self.level() == Level::V31 => {
                             metrics::counter!("feedlog_mqtt_subscriptions_muted_total").increment(1);
                             subscription.muted = true;
@@ -415,12 +423,15 @@ impl Connection {
         {
             return Err(reason::NOT_AUTHORIZED);
         }
-        let old = self.machine.session().and_then(|session| session.subscriptions.get(&filter)).cloned();
+        let old = self.machine.session().and_then(|session| session.subscriptions.get(&filter));
+        if let Some(old) = old.filter(|old| old.pattern.is_some() && !old.muted) {
+            // The same filter again: it is followed already, and what is on its way is not lost (`[MQTT-3.8.4-4]`).
+            (subscription.number, subscription.since) = (old.number, old.since);
+            return Ok(());
+        }
         let attachment = self.attachment(&gate).await.map_err(refused)?;
         let after = match &subscription.wanted {
             Wanted::Feed(_, Some(seq)) => After::Seq(*seq),
-            // The same filter again: what the old one had not come to is the new one's ([MQTT-3.8.4-4]).
-            Wanted::Free if old.is_some() => After::Commit(attachment.settled()),
             _ => After::Head,
         };
         follow(attachment, subscription, after).await.map_err(refused)?;
@@ -428,12 +439,6 @@ impl Connection {
             (&subscription.wanted, self.machine.session_mut())
         {
             session.outbound.replay_from(feed, *seq);
-        }
-        // The new one is there before the old one goes.
-        if let (Some(old), Some(attachment)) = (old, &mut self.attachment)
-            && old.pattern.is_some()
-        {
-            attachment.remove_pattern(old.number);
         }
         Ok(())
     }

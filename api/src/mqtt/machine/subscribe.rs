@@ -109,6 +109,7 @@ impl Machine {
                         self.rows.push((key, row));
                     }
                     if seeks && subscription.group.is_none() && !subscription.muted {
+                        open.retained.retain(|search| search.number != subscription.number);
                         searches.extend(search(&subscription));
                     }
                     // [MQTT-3.8.4-3]: the same filter again replaces the subscription.

@@ -218,7 +218,21 @@ async fn a_session_without_a_future_forgets_its_ids() {
     }
 }
 
-/// MQTT5 §3.7.2.1; `[MQTT-3.6.4-1]` (3.1.1), `[MQTT-4.3.3-11]`: an answer is owed, also to an id that nobody knows.
+/// `[MQTT-4.3.2-5]`, 3.1.1 `[MQTT-4.3.2-2]`: after PUBACK the same id is another message, DUP or not.
+#[tokio::test]
+async fn a_qos_1_id_is_free_after_its_puback() {
+    let world = World::new();
+    for level in LEVELS {
+        let topic = format!("free/{level:?}");
+        let mut client = world.connect(level, "ada", "c").await;
+        client.put(&topic, "1").await;
+        client.put(&topic, "2").await;
+        client.put_packet(dup(publish(&topic, "2", Qos::AtLeastOnce, 1))).await;
+        assert_eq!(sent(&world, &topic).await, ["1", "2", "2"]);
+    }
+}
+
+/// MQTT5 §3.7.2.1; 3.1.1 `[MQTT-4.3.3-2]`, MQTT5 `[MQTT-4.3.3-11]`: an answer is owed, also to an id that nobody knows.
 #[tokio::test]
 async fn pubrel_of_an_unknown_id_is_answered() {
     let world = World::new();

@@ -181,6 +181,38 @@ async fn a_member_that_unsubscribes_completes_what_it_was_sent() {
     assert_eq!(until(&mut three, "end").await, Vec::<String>::new());
 }
 
+/// `[MQTT-3.8.4-5]`, §4.8.2: subscribing again, in the same packet or another one, is one membership.
+#[tokio::test]
+async fn a_member_that_subscribes_again_is_one_member() {
+    let world = World::new();
+    let mut one = world.connect(Level::V5, "", "one").await;
+    for _ in 0..2 {
+        let filters = vec![(text("$share/g/s"), options(Qos::AtMostOnce)); 2];
+        let packet_id = super::world::id(1);
+        let subscribe =
+            super::super::wire::Subscribe { packet_id, properties: Properties::default(), filters };
+        one.send(Packet::Subscribe(subscribe)).await;
+        assert!(matches!(one.next().await, Some(Packet::Suback(ack)) if ack.reasons == [0, 0]));
+    }
+    let mut two = member(&world, "two", "$share/g/s", Qos::AtMostOnce).await;
+    for number in 0..6 {
+        world.say("bob", "s", &number.to_string()).await;
+    }
+    for _ in 0..3 {
+        one.message().await;
+        two.message().await;
+    }
+    one.quiet().await;
+    assert_eq!(one.unsubscribe("$share/g/s").await, [0]);
+    for number in 0..6 {
+        world.say("bob", "s", &number.to_string()).await;
+    }
+    for _ in 0..6 {
+        two.message().await;
+    }
+    one.quiet().await;
+}
+
 /// `[MQTT-4.8.2-5]`: a QoS 2 message that was sent to a session that ended goes to nobody else; `[MQTT-4.8.2-6]`: nor one
 /// that was refused.
 #[tokio::test]

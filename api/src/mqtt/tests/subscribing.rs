@@ -425,6 +425,37 @@ async fn a_message_that_the_client_refuses_is_over() {
     client.quiet().await;
 }
 
+/// `[MQTT-4.6.0-4]`: PUBRELs in the order of the PUBRECs, whatever the order of the messages.
+#[tokio::test]
+async fn pubrels_leave_in_the_order_of_the_pubrecs() {
+    let world = World::new();
+    for level in LEVELS {
+        let (mut client, _) = world.resume(level, "ada", &format!("{level:?}")).await;
+        client.subscribe("rel/x", Qos::ExactlyOnce).await;
+        for _ in 0..3 {
+            world.say("bob", "rel/x", "m").await;
+        }
+        let ids = [
+            client.message().await.packet_id.unwrap(),
+            client.message().await.packet_id.unwrap(),
+            client.message().await.packet_id.unwrap(),
+        ];
+        let order = [ids[2], ids[0], ids[1]];
+        for id in order {
+            client.send(Packet::Pubrec(ack(id))).await;
+        }
+        for id in order {
+            let Some(Packet::Pubrel(rel)) = client.next().await else { panic!("no PUBREL") };
+            assert_eq!((rel.packet_id, rel.properties), (id, Properties::default()));
+        }
+        for id in ids {
+            client.send(Packet::Pubcomp(ack(id))).await;
+        }
+        client.quiet().await;
+        client.leave().await;
+    }
+}
+
 /// §4.3.3, MQTT5 §3.5.2.1: acknowledgements of ids that are not in use are legal, and answered where an answer is owed.
 #[tokio::test]
 async fn acknowledgements_of_unknown_ids_do_no_harm() {
