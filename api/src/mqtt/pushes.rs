@@ -213,7 +213,7 @@ impl Connection {
             && let Some(user) = &self.user
         {
             let gate = user.gate.clone();
-            match pb::relay(&self.broker.ids, &gate, view).await {
+            match Box::pin(pb::relay(&self.broker.ids, &gate, view)).await {
                 Ok(Some(down)) => {
                     let topic = Text::new(down.topic);
                     pushes.extend(topic.map(|topic| (Form::Protobuf, topic, down.body.into())));

@@ -120,17 +120,21 @@ impl Mqtt {
     async fn connection(self, stream: TcpStream, address: SocketAddr, guest: Guest, tls: Option<Arc<Tls>>) {
         let _ = stream.set_nodelay(true);
         let address = address.ip().to_canonical();
-        let Some(tls) = tls else {
-            let origins = Origins { address, certified: None, protobuf: false };
-            return self.talk(stream, origins, guest).await;
-        };
+        let origins = Origins { address, certified: None, protobuf: false };
+        match tls {
+            None => self.talk(stream, origins, guest).await,
+            // Apart, so that connections without TLS are not as large.
+            Some(tls) => Box::pin(self.secured(stream, origins, guest, tls)).await,
+        }
+    }
+
+    async fn secured(self, stream: TcpStream, origins: Origins, guest: Guest, tls: Arc<Tls>) {
         let within = Duration::from_millis(self.broker.config.tls_handshake_ms_max);
         let handshake = Box::pin(timeout(within, TlsAcceptor::from(tls.current()).accept(stream)));
         match handshake.await {
             Ok(Ok(stream)) => {
                 let certified = crate::tls::common_name(stream.get_ref().1);
-                let origins = Origins { address, certified, protobuf: false };
-                self.talk(stream, origins, guest).await;
+                self.talk(stream, Origins { certified, ..origins }, guest).await;
             }
             Ok(Err(error)) => tracing::debug!(front_end = "mqtt", %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(front_end = "mqtt", "TLS handshake timed out"),
