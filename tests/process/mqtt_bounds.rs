@@ -13,8 +13,8 @@ use crate::mqtt::{PATIENCE, Wire, clean, id, publish};
 use crate::server::Server;
 
 const CONNECTIONS: usize = 10_000;
-/// What an idle connection may cost the server, in KiB. Its future is several times as large where nothing is optimized.
-const KIB_PER_CONNECTION_MAX: u64 = if cfg!(debug_assertions) { 20 } else { 8 };
+/// What an idle connection may cost the server, in KiB. Futures are larger where nothing is optimized.
+const KIB_PER_CONNECTION_MAX: u64 = if cfg!(debug_assertions) { 16 } else { 8 };
 /// What the log and its caches may take beside the clients of a test, in KiB.
 const SLACK_KIB: u64 = 96 << 10;
 
