@@ -2,6 +2,7 @@
 
 mod basics;
 mod connecting;
+mod delivering;
 mod feed_topics;
 mod keeping;
 mod lives;
