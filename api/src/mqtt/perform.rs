@@ -237,7 +237,7 @@ impl Connection {
         let positions = stored.positions().map_err(damaged)?;
         session.outbound =
             Outbound::restore(loaded.flows, stored.last_id, &positions, broker.store.commit_no());
-        session.inbound = loaded.inbound.into_iter().map(|(id, seq)| (id, Inbound::Stored(seq))).collect();
+        session.inbound = loaded.inbound.into_iter().map(|(id, seq)| (id, Inbound::Earlier(seq))).collect();
         session.impush = stored.impush;
         let resume = Resume { commit_no: stored.commit_no, positions };
         let mut attachment = gate.follow(Some(resume)).await?;

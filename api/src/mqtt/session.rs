@@ -72,6 +72,8 @@ pub(crate) enum Inbound {
     Waiting,
     /// It is durable: PUBREC was sent, or is about to be.
     Stored(SeqId),
+    /// The same, of an earlier connection.
+    Earlier(SeqId),
 }
 
 /// The session of one connection.

@@ -123,6 +123,7 @@ impl Machine {
             pending_bytes: 0,
             pending_once: 0,
             pending_twice: 0,
+            earlier: session.inbound.len(),
             pending_calls: 0,
             next_call: 0,
             aliases_in: HashMap::new(),

@@ -102,9 +102,10 @@ impl Open {
         self.problem_information && self.packet_bytes_max.is_none_or(|max| packet_bytes <= max)
     }
 
-    /// QoS 1 and 2 messages that the client has not been told the end of.
+    /// QoS 1 and 2 messages of this connection that the client has not been told the end of (MQTT5 §4.9: quotas begin anew
+    /// with each connection, or ids that a client lost would count for ever).
     fn quota_used(&self) -> usize {
-        self.pending_once + self.session.inbound.len()
+        self.pending_once + self.session.inbound.len().saturating_sub(self.earlier)
     }
 
     fn count(&mut self, pending: &Pending, more: bool) {
@@ -131,7 +132,7 @@ impl Machine {
         if let (Qos::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) {
             match open.session.inbound.get(&id) {
                 // [MQTT-4.3.3-2], MQTT5 [MQTT-4.3.3-10]: until PUBREL the same id is the same message.
-                Some(Inbound::Stored(_)) => {
+                Some(Inbound::Stored(_) | Inbound::Earlier(_)) => {
                     return encode::pubrec(self.level, id, reason::SUCCESS, &[], &mut self.out);
                 }
                 // Its PUBREC is on the way.
@@ -464,7 +465,8 @@ impl Machine {
         let Some(open) = &mut self.open else { return };
         let id = ack.packet_id;
         match open.session.inbound.get(&id) {
-            Some(Inbound::Stored(_)) => {
+            Some(one @ (Inbound::Stored(_) | Inbound::Earlier(_))) => {
+                open.earlier -= usize::from(matches!(one, Inbound::Earlier(_)));
                 open.session.inbound.remove(&id);
                 if open.session.is_persistent() {
                     self.rows.push((open.session.key.received_id(id), None));

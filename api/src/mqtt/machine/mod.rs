@@ -116,6 +116,8 @@ struct Open {
     /// Of these, those of QoS 1 and of QoS 2.
     pending_once: usize,
     pending_twice: usize,
+    /// QoS 2 messages of earlier connections that were not released yet: no part of this one's quota.
+    earlier: usize,
     /// Of these, requests to mqant's methods and protobuf messages.
     pending_calls: usize,
     next_call: u64,

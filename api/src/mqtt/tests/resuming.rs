@@ -554,3 +554,25 @@ async fn acknowledgements_of_nothing_are_answered_where_an_answer_is_owed() {
         client.quiet().await;
     }
 }
+
+/// MQTT5 §4.9: the quota of a client begins anew with its connection. Ids that it lost do not use it up.
+#[tokio::test]
+async fn messages_of_an_earlier_connection_use_up_no_quota() {
+    let world = World::with(MqttConfig { free_topics: true, receive_maximum: 2, ..MqttConfig::default() });
+    for round in 0..3 {
+        let (mut writer, present) = world.resume(Level::V5, "ada", "lost").await;
+        assert_eq!(present, round > 0);
+        for number in [1, 2] {
+            let message = publish("q/a", "x", Qos::ExactlyOnce, 10 * round + number);
+            assert_eq!(writer.put_packet(message).await.reason, 0);
+        }
+        if round > 0 {
+            // One of the earlier ones, released: it makes no room either.
+            assert_eq!(release(&mut writer, 10 * (round - 1) + 1).await, 0);
+            writer.send(Packet::Publish(publish("q/a", "x", Qos::ExactlyOnce, 9_999))).await;
+            assert_eq!(writer.disconnected().await, 0x93);
+        } else {
+            writer.vanish().await;
+        }
+    }
+}
