@@ -13,7 +13,7 @@ use feedlog_core::pattern::Pattern;
 use feedlog_service::views::{After, Delivery, Resume, View};
 use feedlog_service::{Attachment, Gate, ReadError};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::acl::Access;
 use super::broker::{Broker, Handle};
@@ -23,6 +23,8 @@ use super::stored::{self, SessionKey};
 const SEAT_MAX: usize = 16;
 /// Messages that come back from members that left; beyond, the group goes back to an earlier place.
 const RETURNED_MAX: usize = 65_536;
+/// How long a group may take to write its place when it ends.
+const END_WAIT: Duration = Duration::from_secs(10);
 /// How often the place of a group is written when it moved.
 const CHECKPOINT: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,8 @@ pub(crate) struct Group {
     name: Name,
     state: Mutex<State>,
     bell: Notify,
+    /// Closed when its place is written.
+    ended: Semaphore,
 }
 
 #[derive(Default)]
@@ -100,45 +104,58 @@ impl Groups {
         persistent: bool,
     ) -> Result<Arc<Seat>, ReadError> {
         let name = Name { group: group.clone(), filter: pattern.as_str().into() };
+        let seat = |group: &Arc<Group>| {
+            let (key, handle, waiting) = (key.clone(), handle.clone(), Mutex::default());
+            Arc::new(Seat { group: group.clone(), number, key, handle, waiting })
+        };
+        // One whose last member has just left is writing its place.
+        let running = loop {
+            let known = lock(&self.0).get(&name).cloned();
+            let Some(group) = known else { break None };
+            if let Some(seat) = group.admit(persistent, || seat(&group)) {
+                break Some(seat);
+            }
+            // Nobody ever adds a permit: this ends when it is closed.
+            if tokio::time::timeout(END_WAIT, group.ended.acquire()).await.is_err() {
+                return Err(ReadError::Unavailable("the group is ending"));
+            }
+        };
         // Read before it is needed, so that nothing is waited for while the groups are held.
-        let stored = match broker.shelf.get(&name.key()).await? {
+        let row = broker.shelf.get(&name.key()).await?;
+        let kept = row.is_some();
+        let stored = match row {
             Some(bytes) => stored::decode::<StoredGroup>(&bytes).map_err(|_| ReadError::Damaged)?,
             None => StoredGroup { commit_no: broker.store.commit_no(), returned: Vec::new() },
         };
+        if persistent && !kept {
+            // Before SUBACK: what comes from here on is not lost in a crash.
+            let row = (name.key(), Some(stored::encode(&stored)));
+            let written = broker.shelf.put(vec![row]).await;
+            written.map_err(|_| ReadError::Unavailable("the place of the group could not be written"))?;
+        }
+        if let Some(seat) = running {
+            return Ok(seat);
+        }
         let resume = Resume { commit_no: stored.commit_no, positions: Vec::new() };
         let mut attachment = gate.follow(Some(resume)).await?;
         attachment.add_pattern(1, pattern.clone(), After::Commit(stored.commit_no));
+        let returned =
+            stored.returned.iter().filter_map(|(feed, seq)| Some((FeedId::parse(feed).ok()?, SeqId(*seq))));
+        let state = State { returned: returned.collect(), kept, ..State::default() };
+        let (bell, ended) = (Notify::new(), Semaphore::new(0));
+        let new = Arc::new(Group { name: name.clone(), state: Mutex::new(state), bell, ended });
         let mut groups = lock(&self.0);
-        let running = groups.get(&name).filter(|group| !lock(&group.state).over).cloned();
-        let is_new = running.is_none();
-        let group = running.unwrap_or_else(|| {
-            let returned = stored
-                .returned
-                .iter()
-                .filter_map(|(feed, seq)| Some((FeedId::parse(feed).ok()?, SeqId(*seq))));
-            let state = State { returned: returned.collect(), ..State::default() };
-            let group = Arc::new(Group { name: name.clone(), state: Mutex::new(state), bell: Notify::new() });
-            groups.insert(name, group.clone());
-            group
-        });
-        let waiting = Mutex::default();
-        let seat = Arc::new(Seat {
-            group: group.clone(),
-            number,
-            key: key.clone(),
-            handle: handle.clone(),
-            waiting,
-        });
-        let mut state = lock(&group.state);
-        state.kept |= persistent;
-        state.seats.push(seat.clone());
-        drop(state);
-        group.bell.notify_one();
-        drop(groups);
-        if is_new {
-            tokio::spawn(run(broker.clone(), group, gate.clone(), attachment));
+        // Another first member may have been quicker.
+        if let Some(group) = groups.get(&name).cloned() {
+            drop(groups);
+            let admitted = group.admit(persistent, || seat(&group));
+            return admitted.ok_or(ReadError::Unavailable("the group is ending"));
         }
-        Ok(seat)
+        let admitted = new.admit(persistent, || seat(&new));
+        groups.insert(name, new.clone());
+        drop(groups);
+        tokio::spawn(run(broker.clone(), new, gate.clone(), attachment));
+        admitted.ok_or(ReadError::Unavailable("the group is ending"))
     }
 
     fn forget(&self, group: &Arc<Group>) {
@@ -183,6 +200,20 @@ impl Seat {
 }
 
 impl Group {
+    /// One more member, unless the group is over. Decided in one step, or whoever comes last would find nobody who follows.
+    fn admit(&self, persistent: bool, seat: impl FnOnce() -> Arc<Seat>) -> Option<Arc<Seat>> {
+        let mut state = lock(&self.state);
+        if state.over {
+            return None;
+        }
+        let seat = seat();
+        state.kept |= persistent;
+        state.seats.push(seat.clone());
+        drop(state);
+        self.bell.notify_one();
+        Some(seat)
+    }
+
     /// Gives a message to the next member that has room and may have it. `Err` gives it back: nobody can take it now.
     fn offer(&self, broker: &Broker, view: Arc<View>) -> Result<(), Arc<View>> {
         let mut state = lock(&self.state);
@@ -270,6 +301,7 @@ async fn run(broker: Arc<Broker>, group: Arc<Group>, gate: Gate, mut attachment:
     lock(&group.state).over = true;
     keep(&broker, &group, &attachment, held.as_deref()).await;
     broker.groups.forget(&group);
+    group.ended.close();
 }
 
 /// Follows again after what was had.

@@ -271,6 +271,42 @@ async fn a_group_with_persistent_members_keeps_its_place_over_a_restart() {
     one.quiet().await;
 }
 
+/// The place is there with the SUBACK: a crash at any time after it loses nothing.
+#[tokio::test]
+async fn a_group_keeps_its_place_over_a_crash() {
+    let mut world = World::new();
+    let (mut one, _) = world.resume(Level::V5, "ada", "one").await;
+    assert_eq!(one.subscribe("$share/g/k", Qos::AtLeastOnce).await, 1);
+    // Nothing of what is in memory is told of it.
+    one.cut().await;
+    world.restart().await;
+    world.say("bob", "k", "m").await;
+    let (mut again, present) = world.resume(Level::V5, "ada", "one").await;
+    assert!(present);
+    let message = again.message().await;
+    assert_eq!(&message.payload[..], b"m");
+    again.puback(message.packet_id.unwrap()).await;
+    again.quiet().await;
+}
+
+/// Members that do not stay move the place of a group that is kept as well.
+#[tokio::test]
+async fn what_a_guest_had_does_not_come_again() {
+    let world = World::new();
+    let (mut one, _) = world.resume(Level::V5, "ada", "one").await;
+    assert_eq!(one.subscribe("$share/g/k", Qos::AtLeastOnce).await, 1);
+    one.leave().await;
+    let mut guest = member(&world, "guest", "$share/g/k", Qos::AtLeastOnce).await;
+    world.say("bob", "k", "guest's").await;
+    let message = guest.message().await;
+    guest.puback(message.packet_id.unwrap()).await;
+    guest.quiet().await;
+    guest.leave().await;
+    let (mut one, _) = world.resume(Level::V5, "ada", "one").await;
+    world.say("bob", "k", "end").await;
+    assert_eq!(until(&mut one, "end").await, Vec::<String>::new());
+}
+
 /// §4.8.2: no retained messages; nor does a group get what was published before it was.
 #[tokio::test]
 async fn retained_messages_do_not_come() {

@@ -403,6 +403,12 @@ impl Client {
         let _ = self.task.await;
     }
 
+    /// The server's end of the connection is gone in an instant, as in a crash.
+    pub(super) async fn cut(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
     /// Breaks off and waits until the server has let go.
     pub(super) async fn vanish(self) {
         drop(self.stream);
