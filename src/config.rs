@@ -153,6 +153,7 @@ impl Config {
             (self.mqtt.receive_maximum, 65_535, "mqtt.receive_maximum"),
             (self.mqtt.in_flight_max, 1_024, "mqtt.in_flight_max"),
             (self.mqtt.subscriptions_max, 100_000, "mqtt.subscriptions_max"),
+            (self.mqtt.sessions_per_user_max, 1_000_000, "mqtt.sessions_per_user_max"),
             (self.mqtt.session_expiry_max_ms, u64::from(u32::MAX) * 1000, "mqtt.session_expiry_max_ms"),
             (self.mqtt.out_max_bytes, 16 << 20, "mqtt.out_max_bytes"),
             (self.mqtt.checkpoint_ms, 3_600_000, "mqtt.checkpoint_ms"),

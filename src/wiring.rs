@@ -129,6 +129,7 @@ pub(crate) fn mqtt_config(config: &Config, dev: bool) -> MqttConfig {
         receive_maximum: small(mqtt.receive_maximum),
         in_flight_max: small(mqtt.in_flight_max),
         subscriptions_max: size(mqtt.subscriptions_max),
+        sessions_per_user_max: size(mqtt.sessions_per_user_max),
         topic_alias_max: small(mqtt.topic_alias_max),
         session_expiry_s_max: count(mqtt.session_expiry_max_ms / 1000),
         out_bytes_max: size(mqtt.out_max_bytes),

@@ -188,6 +188,8 @@ keys! {
         in_flight_max: u64 = 64;
         /// Subscriptions of one session.
         subscriptions_max: u64 = 1_000;
+        /// Sessions of one user that outlive their connections; clients without a user count as one.
+        sessions_per_user_max: u64 = 10_000;
         /// Topic aliases that a client may set.
         topic_alias_max: u64 = 16;
         /// How long a session may outlive its connection, in milliseconds.

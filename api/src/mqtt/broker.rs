@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use feedlog_core::command::Principal;
-use feedlog_core::ids::Uid;
-use feedlog_service::{Gate, ReadError, Shelf, Store};
+use feedlog_service::{ReadError, Shelf, Store};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 
@@ -159,16 +157,6 @@ impl Broker {
         lock(&self.sessions).contains_key(key)
     }
 
-    /// The store as a user that was authenticated earlier, for what happens in its absence.
-    pub(crate) fn gate_of(&self, uid: &Uid, anonymous: bool) -> Gate {
-        self.store.gate(Principal {
-            uid: uid.clone(),
-            scopes: feedlog_core::command::Scopes { user: !anonymous, ..Default::default() },
-            anonymous,
-            via: None,
-        })
-    }
-
     /// Publishes a will when it is due, unless the session is resumed before (MQTT5 `[MQTT-3.1.3-9]`).
     pub(crate) fn await_will(self: &Arc<Self>, key: SessionKey, will: StoredWill) {
         let broker = self.clone();
@@ -300,6 +288,13 @@ impl Broker {
                 .map_err(|_| ReadError::Unavailable("the session could not be written"))?;
         }
         Ok(())
+    }
+
+    /// Whether the user of a session has as many sessions as one may have.
+    pub(crate) async fn has_too_many(&self, key: &SessionKey) -> Result<bool, ReadError> {
+        let max = self.config.sessions_per_user_max;
+        let page = self.shelf.scan(&key.sessions_of_user(), None, max).await?;
+        Ok(page.len() >= max)
     }
 
     /// Removes all that is stored of a session, but for its will, which has its own end.

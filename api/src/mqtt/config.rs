@@ -40,6 +40,8 @@ pub struct MqttConfig {
     pub in_flight_max: u16,
     /// Subscriptions of one session. Default 1,000.
     pub subscriptions_max: usize,
+    /// Sessions of one user that outlive their connections; clients without a user count as one. Default 10,000.
+    pub sessions_per_user_max: usize,
     /// Topic aliases a client may set. Default 16.
     pub topic_alias_max: u16,
     /// Longest time that a session outlives its connection, in seconds. Default 90 days.
@@ -99,6 +101,7 @@ impl Default for MqttConfig {
             pending_bytes_max: 4 << 20,
             in_flight_max: 64,
             subscriptions_max: 1_000,
+            sessions_per_user_max: 10_000,
             topic_alias_max: 16,
             session_expiry_s_max: 90 * 24 * 3600,
             out_bytes_max: 64 * 1024,

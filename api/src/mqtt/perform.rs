@@ -8,6 +8,7 @@ use feedlog_core::command::Principal;
 use feedlog_core::event::FeedKind;
 use feedlog_core::ids::{FeedId, SeqId, Uid};
 use feedlog_core::pattern::Pattern;
+use feedlog_core::policy::Denied;
 use feedlog_service::auth::{AuthError, Credential};
 use feedlog_service::views::{After, Resume, View};
 use feedlog_service::{Attachment, Gate, ReadError};
@@ -116,7 +117,7 @@ impl Connection {
         let opened = self.open_held(connect, &key, expiry_s, &gate).await;
         match opened {
             Ok((mut session, present, attachment)) => {
-                let will = wills::of(connect, &uid, anonymous);
+                let will = wills::of(connect, gate.principal());
                 session.impush |= !anonymous
                     && match config.impush {
                         Impush::Always => true,
@@ -144,7 +145,10 @@ impl Connection {
             Err(error) => {
                 tracing::warn!(front_end = "mqtt", %error, "a session could not be opened");
                 self.broker.release(&key, &self.handle);
-                Err(ConnectRefusal::Unavailable)
+                Err(match error {
+                    ReadError::BadField { .. } => ConnectRefusal::Busy,
+                    _ => ConnectRefusal::Unavailable,
+                })
             }
         }
     }
@@ -228,6 +232,8 @@ impl Connection {
             // [MQTT-3.1.2-6]: what was stored is discarded, before the client is told that there is none.
             if was_stored {
                 broker.remove(key).await?;
+            } else if expiry_s > 0 && broker.has_too_many(key).await? {
+                return Err(ReadError::BadField { field: "sessions", problem: "are too many" });
             }
             return Ok((Session::new(key.clone(), expiry_s), false, None));
         };
@@ -464,6 +470,12 @@ impl Connection {
         number: u32,
         gate: &Gate,
     ) -> Result<(), ReadError> {
+        let principal = gate.principal();
+        let scopes = principal.scopes;
+        if !(principal.anonymous || scopes.user || scopes.send_as || scopes.audit) {
+            // The group follows as one of its members: each must be somebody who may read open feeds.
+            return Err(Denied::Forbidden.into());
+        }
         let Some(session) = self.machine.session() else { return Ok(()) };
         let member = (&session.key, &self.handle);
         let persistent = session.is_persistent();

@@ -49,6 +49,14 @@ impl SessionKey {
         key
     }
 
+    /// What the keys of all sessions of this user begin with; those without a user count as one.
+    pub(crate) fn sessions_of_user(&self) -> Vec<u8> {
+        let mut key = vec![b's'];
+        key.extend_from_slice(self.user.as_deref().unwrap_or_default().as_bytes());
+        key.push(0);
+        key
+    }
+
     pub(crate) fn session(&self) -> Vec<u8> {
         self.key(b's', 0)
     }
@@ -186,6 +194,14 @@ pub(crate) struct StoredWill {
     /// The name under which it is published.
     pub(crate) uid: String,
     pub(crate) anonymous: bool,
+    /// What its client may do.
+    #[serde(default)]
+    pub(crate) user: bool,
+    #[serde(default)]
+    pub(crate) send_as: bool,
+    /// The service that acts for the user.
+    #[serde(default)]
+    pub(crate) via: Option<String>,
 }
 
 /// A stored value is not what was written.

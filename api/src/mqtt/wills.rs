@@ -1,6 +1,6 @@
 //! Wills: what a client leaves to be published when its connection ends without its leave.
 
-use feedlog_core::command::{Action, Command};
+use feedlog_core::command::{Action, Command, Principal, Scopes};
 use feedlog_core::event::FeedKind;
 use feedlog_core::ids::Uid;
 use feedlog_service::{ShelfValue, ShelfWrite, SubmitError};
@@ -15,7 +15,7 @@ use super::stored::{self, SessionKey, StoredWill};
 use super::wire::{Connect, PropertyWriter, Publish, Text};
 
 /// The will of a CONNECT, as it is kept. `None` without one.
-pub(crate) fn of(connect: &Connect, uid: &Uid, anonymous: bool) -> Option<StoredWill> {
+pub(crate) fn of(connect: &Connect, principal: &Principal) -> Option<StoredWill> {
     let will = connect.will.as_ref()?;
     Some(StoredWill {
         topic: will.topic.as_str().to_owned(),
@@ -26,8 +26,11 @@ pub(crate) fn of(connect: &Connect, uid: &Uid, anonymous: bool) -> Option<Stored
         expiry_s: will.properties.message_expiry_s(),
         delay_s: will.properties.will_delay_s().unwrap_or(0),
         due_ms: None,
-        uid: uid.as_str().to_owned(),
-        anonymous,
+        uid: principal.uid.as_str().to_owned(),
+        anonymous: principal.anonymous,
+        user: principal.scopes.user,
+        send_as: principal.scopes.send_as,
+        via: principal.via.as_ref().map(|uid| uid.as_str().to_owned()),
     })
 }
 
@@ -85,7 +88,10 @@ async fn submit(
     let mut rows = vec![forget];
     rows.extend(message::retained_row(&publish));
     let command = Command { feed, action: Action::SendMessage(Box::new(draft)) };
-    let gate = broker.gate_of(&uid, will.anonymous);
+    let via = will.via.as_deref().map(Uid::parse).transpose().ok()?;
+    // As its client was: a will may do nothing that its client might not.
+    let scopes = Scopes { user: will.user, send_as: will.send_as, ..Scopes::default() };
+    let gate = broker.store.gate(Principal { uid, scopes, anonymous: will.anonymous, via });
     if !broker.allows(key, command.feed.as_str(), Access::Write)
         && !gate.feed(&command.feed).await.is_ok_and(|info| info.kind != FeedKind::Open)
     {

@@ -638,3 +638,21 @@ async fn a_refused_connect_touches_no_session() {
     assert_eq!(refusal(&world, hopeless).await, 5);
     client.quiet().await;
 }
+
+/// Issue limits: sessions of one user at the limit and one past it; those that end with their connection do not count.
+#[tokio::test]
+async fn a_user_has_so_many_sessions_that_stay() {
+    let world =
+        World::with(MqttConfig { free_topics: true, sessions_per_user_max: 2, ..MqttConfig::default() });
+    for level in [Level::V311, Level::V5] {
+        let user = format!("{level:?}");
+        for id in ["one", "two"] {
+            world.resume(level, &user, id).await.0.leave().await;
+        }
+        let code = refusal(&world, lasting(level, &user, "three")).await;
+        assert_eq!(code, if level == Level::V5 { 0x97 } else { 3 });
+        // One that is there already goes on, and so does a clean one.
+        assert!(world.resume(level, &user, "two").await.1);
+        world.connect(level, &user, "three").await.quiet().await;
+    }
+}
