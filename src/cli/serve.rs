@@ -36,7 +36,7 @@ pub(super) struct ServeArgs {
     /// Where MQTT listens as well; port 0 picks a free one. MQTT over WebSocket needs no address of its own.
     #[arg(long, value_name = "ADDR:PORT")]
     mqtt: Option<SocketAddr>,
-    /// Where MQTT over TLS listens, with the certificate of [http].
+    /// Where MQTT over TLS listens, with the certificate of HTTP.
     #[arg(long, value_name = "ADDR:PORT")]
     mqtt_tls: Option<SocketAddr>,
     /// The engine: rocksdb or sled [default: rocksdb]. A data directory keeps the engine it was made with.

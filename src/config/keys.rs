@@ -154,7 +154,7 @@ keys! {
         /// Where MQTT listens, e.g. "127.0.0.1:1883". Without it MQTT is spoken over WebSocket only.
         #[example = "\"127.0.0.1:1883\""]
         addr: Option<SocketAddr> = None;
-        /// Where MQTT over TLS listens, with the certificate of [http].
+        /// Where MQTT over TLS listens, with the certificate of HTTP.
         #[example = "\"0.0.0.0:8883\""]
         tls_addr: Option<SocketAddr> = None;
         /// PEM file with the authorities whose client certificates are accepted; the common name is the user.
