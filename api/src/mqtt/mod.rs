@@ -10,6 +10,7 @@ mod config;
 mod connection;
 mod feeds;
 mod machine;
+mod opening;
 mod outbound;
 mod perform;
 mod pushes;

@@ -20,8 +20,8 @@ use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_service::ShelfWrite;
 
 use super::config::MqttConfig;
+use super::opening::session_row;
 use super::outbound::FlowState;
-use super::perform::session_row;
 use super::session::Session;
 use super::stored::{self, SessionKey, StoredWill};
 use super::wire::{
