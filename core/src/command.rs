@@ -227,6 +227,29 @@ pub struct Draft {
     pub create: Option<CreateFeed>,
 }
 
+impl Draft {
+    /// A message with nothing but its body: of its sender, without an id, to a feed that is there.
+    pub fn new(kind: MessageKind, content_type: Arc<str>, payload: Bytes) -> Self {
+        Self {
+            kind,
+            content_type,
+            payload,
+            client_msg_id: None,
+            scope: Scope::Sender,
+            reply_to: None,
+            mentions: Vec::new(),
+            to_reply: None,
+            seen_seq: None,
+            sent_ms: None,
+            expires_ms: None,
+            auto: false,
+            expect_head: None,
+            create: None,
+            carried: Bytes::new(),
+        }
+    }
+}
+
 /// How a recall names its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecallTarget {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, CreateFeed, Draft, Principal, Scopes};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
 use feedlog_core::ids::{ClientMsgId, FeedId, Uid};
 use feedlog_service::{Gate, Store, SubmitError};
 
@@ -66,21 +66,8 @@ pub(super) fn user(uid: &str) -> Principal {
 /// A text message with its own id.
 pub(super) fn message(feed: &FeedId, payload: Bytes, id: &str) -> Command {
     let draft = Draft {
-        kind: MessageKind::Text,
-        content_type: Arc::from("application/json"),
-        payload,
         client_msg_id: Some(ClientMsgId::parse(id).expect("bench ids are valid")),
-        scope: Scope::Sender,
-        reply_to: None,
-        mentions: Vec::new(),
-        to_reply: None,
-        seen_seq: None,
-        sent_ms: None,
-        expires_ms: None,
-        auto: false,
-        carried: Bytes::new(),
-        expect_head: None,
-        create: None,
+        ..Draft::new(MessageKind::Text, Arc::from("application/json"), payload)
     };
     Command { feed: feed.clone(), action: Action::SendMessage(Box::new(draft)) }
 }

@@ -179,21 +179,13 @@ fn send(im: &Im, body: SendBody, carried: Bytes) -> Result<Asked, ImError> {
     }
     let id = body.msg_id.map(|id| id.0);
     let draft = Draft {
-        kind: body.msg_type.unwrap_or_default().into(),
-        content_type,
-        payload,
         client_msg_id: id.clone(),
-        scope: Scope::Sender,
         reply_to: body.reply_to.map(Into::into),
         mentions,
         to_reply: body.to_reply,
         seen_seq: body.seen_seq.map(Into::into),
-        sent_ms: None,
-        expires_ms: None,
-        auto: false,
-        expect_head: None,
-        create: None,
         carried,
+        ..Draft::new(body.msg_type.unwrap_or_default().into(), content_type, payload)
     };
     Ok(submit(body.feeds.0, Action::SendMessage(Box::new(draft)), Told::Sent(id)))
 }

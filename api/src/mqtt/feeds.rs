@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::Draft;
-use feedlog_core::event::{Event, MessageKind, Scope};
+use feedlog_core::event::{Event, MessageKind};
 use feedlog_core::ids::{ClientMsgId, SeqId, Uid};
 use feedlog_core::limits::{CONTENT_TYPE_BYTES_MAX, MENTIONS_MAX};
 use feedlog_service::views::View;
@@ -69,23 +69,7 @@ fn raw_draft(publish: &Publish) -> Result<Draft, ApiError> {
         Some(_) => return Err(bad("content_type")),
         None => guess(&publish.payload),
     };
-    let mut draft = Draft {
-        kind: MessageKind::Text,
-        content_type: content_type.into(),
-        payload: publish.payload.clone(),
-        client_msg_id: None,
-        scope: Scope::Sender,
-        reply_to: None,
-        mentions: Vec::new(),
-        to_reply: None,
-        seen_seq: None,
-        sent_ms: None,
-        expires_ms: None,
-        auto: false,
-        expect_head: None,
-        create: None,
-        carried: Bytes::new(),
-    };
+    let mut draft = Draft::new(MessageKind::Text, content_type.into(), publish.payload.clone());
     for (name, value) in publish.properties.user() {
         match name {
             "kind" => {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, CreateFeed, Draft, Principal};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
 use feedlog_core::ids::{ClientMsgId, FeedId, Uid};
 use feedlog_service::ShelfWrite;
 use percent_encoding::percent_decode_str;
@@ -101,21 +101,12 @@ pub async fn decode(
         .expect("INVARIANT: a number has 1 to 20 digits and no control character");
     let (server_id, rows) = ids.reserve(&feed, &principal.uid, &client_msg_id).await?;
     let draft = Draft {
-        kind: said.kind,
-        content_type: said.content_type.into(),
-        payload: body,
         client_msg_id: Some(client_msg_id.clone()),
-        scope: Scope::Sender,
-        reply_to: None,
-        mentions: Vec::new(),
         to_reply: said.to_reply,
-        seen_seq: None,
         sent_ms: Some(said.created_ms),
-        expires_ms: None,
-        auto: false,
-        expect_head: None,
         create,
         carried,
+        ..Draft::new(said.kind, said.content_type.into(), body)
     };
     let command = Command { feed, action: Action::SendMessage(Box::new(draft)) };
     Ok(Incoming { command, rows, message_id: said.message_id, client_msg_id, server_id })

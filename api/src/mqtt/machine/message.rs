@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::{CreateFeed, Draft};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
 use feedlog_core::ids::ClientMsgId;
 use feedlog_core::limits::CONTENT_TYPE_BYTES_MAX;
 use feedlog_service::{ShelfValue, ShelfWrite};
@@ -28,19 +28,7 @@ pub(crate) fn free(publish: &Publish) -> Result<Draft, Kind> {
         _ => "application/octet-stream",
     };
     Ok(Draft {
-        kind: MessageKind::Custom,
-        content_type: content_type.into(),
-        payload: publish.payload.clone(),
         client_msg_id: client_msg_id(publish)?,
-        scope: Scope::Sender,
-        reply_to: None,
-        mentions: Vec::new(),
-        to_reply: None,
-        seen_seq: None,
-        sent_ms: None,
-        expires_ms: None,
-        auto: false,
-        expect_head: None,
         create: Some(CreateFeed {
             kind: FeedKind::Open,
             title: None,
@@ -49,7 +37,7 @@ pub(crate) fn free(publish: &Publish) -> Result<Draft, Kind> {
             history: HistoryMode::All,
             meta: None,
         }),
-        carried: Bytes::new(),
+        ..Draft::new(MessageKind::Custom, content_type.into(), publish.payload.clone())
     })
 }
 
