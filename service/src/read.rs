@@ -90,6 +90,19 @@ impl Reads {
         Ok(access)
     }
 
+    /// Whether the feed does not exist and could become one that the principal may read: an open feed, or its own
+    /// personal one.
+    pub(crate) fn may_come(&self, feed: &FeedId) -> Result<bool, ReadError> {
+        let principal = &self.principal;
+        let acts = principal.scopes.user || principal.scopes.send_as;
+        let fits = match feed.is_reserved() {
+            true => acts && !principal.anonymous && feed.is_personal_of(&principal.uid),
+            false if principal.anonymous => self.settings.anonymous_open_feeds,
+            false => acts,
+        };
+        Ok(fits && self.reader().row(&RowKey::Feed(feed.clone()))?.is_none())
+    }
+
     /// A page of history.
     pub fn history(&self, feed: &FeedId, query: HistoryQuery, limit: usize) -> Result<Page, ReadError> {
         let limit = limited(limit)?;

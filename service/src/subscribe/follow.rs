@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::pattern::Pattern;
-use feedlog_core::policy::Denied;
+use feedlog_core::policy::{Denied, ReadScope};
 
 use super::hub::Hub;
 use super::scan::Scan;
-use super::start::{Ask, Start, find_start, list_mine, start, starts};
+use super::start::{Ask, Start, find_start, find_start_or_wait, list_mine, start, starts};
 use super::wants::Stage;
 use super::{AttachLimits, Attachment, Followed};
 use crate::Blocking;
@@ -240,6 +240,21 @@ impl Attachment {
     /// [`Attachment::settled`] does not go back for it: a session notes an older place among its positions, until
     /// `CaughtUp` names the feed.
     pub async fn add(&mut self, feed: FeedId, after: After) -> Result<(), ReadError> {
+        self.add_found(feed, after, find_start).await
+    }
+
+    /// As [`Attachment::add`], also for a feed that does not exist yet: an open one, or the reader's own personal feed. It is
+    /// followed from its first entry on; should it become one that the reader may not have, it ends.
+    pub async fn add_coming(&mut self, feed: FeedId, after: After) -> Result<(), ReadError> {
+        self.add_found(feed, after, find_start_or_wait).await
+    }
+
+    async fn add_found(
+        &mut self,
+        feed: FeedId,
+        after: After,
+        find: fn(&Reads, &Ask) -> Result<(SeqId, ReadScope, bool), ReadError>,
+    ) -> Result<(), ReadError> {
         self.finish_reading().await?;
         let slot = self.slots.get(&feed).copied();
         let named = || self.feeds.values().filter(|followed| followed.named).count();
@@ -252,7 +267,7 @@ impl Attachment {
         let mut asks = self.asks(std::iter::once((feed.clone(), after, SeqId::ZERO)));
         let reads = self.reads.clone();
         let ask = asks.pop().expect("INVARIANT: one for each feed");
-        let place = self.blocking.run(move || find_start(&reads, &ask)).await?;
+        let place = self.blocking.run(move || find(&reads, &ask)).await?;
         let slot = match slot {
             Some(slot) => {
                 self.rewind(slot, after, place.0);

@@ -471,7 +471,8 @@ fn is_departure(event: &Event, reads: &Reads) -> bool {
 /// Whether an event may change what this reader may see.
 fn changes_access(event: &Event, reads: &Reads) -> bool {
     match event {
-        Event::FeedChanged { .. } => true,
+        // The first of a feed that was followed before it existed tells what it became.
+        Event::FeedCreated { .. } | Event::FeedChanged { .. } => true,
         Event::MemberJoined { uid, .. } => *uid == reads.principal.uid,
         event => is_departure(event, reads),
     }

@@ -48,6 +48,19 @@ pub(super) fn start(reads: &Reads, ask: Ask) -> Result<Start, ReadError> {
     }
 }
 
+/// As [`find_start`], for a feed that may not exist yet: then from its first entry on, should it become one that this
+/// reader may have. That is decided when its first entry comes, see `changes_access`.
+pub(super) fn find_start_or_wait(reads: &Reads, ask: &Ask) -> Result<(SeqId, ReadScope, bool), ReadError> {
+    match find_start(reads, ask) {
+        Err(ReadError::Denied(_)) if reads.may_come(&ask.feed)? => {
+            Ok((SeqId::ZERO, ReadScope { first: SeqId(1), contents: true, manages: false }, false))
+        }
+        // Once more: it may have come in between.
+        Err(ReadError::Denied(_)) => find_start(reads, ask),
+        found => found,
+    }
+}
+
 pub(super) fn find_start(reads: &Reads, ask: &Ask) -> Result<(SeqId, ReadScope, bool), ReadError> {
     let access = reads.contents(&ask.feed)?;
     let is_open = access.state.kind == FeedKind::Open;

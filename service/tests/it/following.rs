@@ -288,3 +288,35 @@ async fn a_thousand_followers() {
     drop(attachments);
     assert_eq!(store.status().attachments, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_does_not_exist_yet_is_followed_from_its_first_entry() {
+    let (store, _) = open(config());
+    let (root, bob) = (store.gate(admin()), store.gate(user("bob")));
+    let mut attachment = bob.follow(None).await.unwrap();
+    for (name, seq) in [("user:bob", 0), ("an/open/one", 0), ("a/group/of/his", 7), ("a/group/of/others", 0)]
+    {
+        attachment.add_coming(feed(name), After::Seq(SeqId(seq))).await.unwrap();
+    }
+    attachment.add_coming(feed("user:eve"), After::Head).await.unwrap_err();
+    attachment.add_coming(feed("direct:00"), After::Head).await.unwrap_err();
+    attachment.add(feed("another"), After::Head).await.unwrap_err();
+    assert!(matches!(next(&mut attachment).await, Delivery::CaughtUp(heads) if heads.len() == 4));
+    act(&root, &feed("user:bob"), send(&feed("user:bob"), draft("hello")).action).await.unwrap();
+    assert_eq!(next_entry(&mut attachment).await, at("user:bob", 1));
+    assert_eq!(next_entry(&mut attachment).await, at("user:bob", 2));
+    publish(&root, "an/open/one", "x").await;
+    assert_eq!(next_entry(&mut attachment).await, at("an/open/one", 1));
+    assert_eq!(next_entry(&mut attachment).await, at("an/open/one", 2));
+    group(&store, "a/group/of/his", "ann", &["bob"]).await;
+    assert_eq!(next_entry(&mut attachment).await, at("a/group/of/his", 1));
+    group(&store, "a/group/of/others", "ann", &["eve"]).await;
+    loop {
+        match next(&mut attachment).await {
+            Delivery::Entry(view) => assert_eq!(view.entry.feed.as_str(), "a/group/of/his"),
+            Delivery::Ended(ended) => break assert_eq!(ended.as_str(), "a/group/of/others"),
+            other => panic!("{other:?}"),
+        }
+    }
+    quiet(&mut attachment).await;
+}
