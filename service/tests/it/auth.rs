@@ -161,3 +161,22 @@ async fn rates_hold_per_principal_and_per_address() {
     auth.check_address("192.0.2.1".parse().unwrap()).unwrap();
     assert!(auth.check_address("::ffff:192.0.2.1".parse().unwrap()).is_err());
 }
+
+#[test]
+fn whom_the_operator_trusts_may_name_users_and_services_but_no_reserved_ones() {
+    let dev = AuthConfig { dev: true, ..AuthConfig::default() };
+    let (store, _) = open(StoreConfig { auth: dev, ..config() });
+    let auth = store.auth();
+    let ann = auth.vouched(uid("ann")).unwrap();
+    assert_eq!((ann.uid.as_str(), ann.scopes, ann.via), ("ann", user("ann").scopes, None));
+    let service = auth.configured_service("shop").unwrap();
+    assert_eq!(service.scopes, Scopes { send_as: true, ..Scopes::default() });
+    for reserved in ["anon:1", "@all"] {
+        assert!(auth.vouched(uid(reserved)).is_err(), "{reserved}");
+        assert!(auth.configured_service(reserved).is_err(), "{reserved}");
+    }
+    assert_eq!(auth.configured_service("").unwrap_err(), AuthError::Unauthenticated);
+    // A bare uid is a token in development mode, but not where others are asked as well.
+    assert!(auth.authenticate(Credential::Token("ann")).is_ok());
+    assert_eq!(auth.issued("ann").unwrap_err(), AuthError::Unauthenticated);
+}
