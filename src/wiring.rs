@@ -171,6 +171,7 @@ pub(crate) fn http_config(config: &Config) -> HttpConfig {
         auth_failures_per_address_per_minute: count(limits.auth_failures_per_address_per_minute),
         keep_alive_ms: http.keep_alive_ms,
         stalled_reader_ms_max: http.stalled_reader_max_ms,
+        websocket_ping_ms: http.websocket_ping_ms,
         websocket_idle_ms_max: http.websocket_idle_max_ms,
         stream_feeds_max: size(http.stream_feeds_max),
         websocket_in_flight_max: size(http.websocket_in_flight_max),

@@ -141,6 +141,8 @@ keys! {
         keep_alive_ms: u64 = 15_000;
         /// A stream whose client takes no bytes is closed after this, in milliseconds.
         stalled_reader_max_ms: u64 = 30_000;
+        /// Between pings of gotapi-ws and CONNMIX connections, in milliseconds.
+        websocket_ping_ms: u64 = 25_000;
         /// A WebSocket without a frame from its client is closed after this, in milliseconds.
         websocket_idle_max_ms: u64 = 60_000;
         /// Feeds that one stream or WebSocket may name.

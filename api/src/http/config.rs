@@ -41,10 +41,12 @@ pub struct HttpConfig {
     /// Directory below which `POST /v1/admin/backup` makes its backups; without it administrators name any absolute
     /// path. Default none.
     pub backup_dir: Option<PathBuf>,
-    /// Between keep-alive comments of SSE and pings of WebSockets. Default 15,000.
+    /// Between keep-alive comments of SSE and pings of `/v1/ws`. Default 15,000.
     pub keep_alive_ms: u64,
     /// How long a stream's client may take no bytes before it is closed. Default 30,000.
     pub stalled_reader_ms_max: u64,
+    /// Between pings of gotapi-ws and CONNMIX connections. Default 25,000.
+    pub websocket_ping_ms: u64,
     /// Without a frame (pong included) from a WebSocket client, after which it is closed. Default 60,000.
     pub websocket_idle_ms_max: u64,
     /// Feeds one stream or WebSocket may name. Default 1,000.
@@ -90,6 +92,7 @@ impl Default for HttpConfig {
             backup_dir: None,
             keep_alive_ms: 15_000,
             stalled_reader_ms_max: 30_000,
+            websocket_ping_ms: 25_000,
             websocket_idle_ms_max: 60_000,
             stream_feeds_max: 1_000,
             websocket_in_flight_max: 64,
