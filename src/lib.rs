@@ -170,6 +170,8 @@ impl App {
             store: store.clone(),
             metrics: Arc::new(move || telemetry::render(&handle, &stats.stats())),
             mqtt: Some(mqtt.clone()),
+            gws: None,
+            connmix: None,
         };
         let mqtt_listeners = mqtt_listeners.into_iter().map(|(listener, _)| listener).collect();
         let (end_mqtt, mqtt_ending) = tokio::sync::oneshot::channel::<()>();
@@ -179,7 +181,7 @@ impl App {
         }));
         let drain = Duration::from_millis(config.shutdown.drain_ms);
         let (stopped, stopping) = tokio::sync::oneshot::channel();
-        let served = http::serve(wiring::http_config(&config), vec![listener], services, async move {
+        let served = http::serve(wiring::http_config(&config), vec![listener.into()], services, async move {
             stop.await;
             drop(end_mqtt);
             let _ = stopped.send(Instant::now());

@@ -2,15 +2,18 @@
 //!
 //! A front end holds a [`feedlog_service::Gate`] per principal and nothing below it.
 
+pub mod connmix;
 mod doors;
 mod driver;
 pub mod errors;
 mod failures;
+pub mod gws;
 pub mod http;
 pub mod im;
 mod made;
 pub mod mqtt;
 pub mod pb;
+mod socket;
 mod tls;
 
 pub use tls::TlsError;

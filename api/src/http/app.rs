@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use bytes::Bytes;
@@ -74,15 +74,36 @@ impl App {
         }
     }
 
-    fn principal(
+    /// Who asks, and the token that said so: by `Authorization: Bearer`, with `query_token` also by `?token=`, else
+    /// anonymous where that is configured. Counts wrong credentials and what the caller and the address ask for.
+    pub(crate) fn caller(
         &self,
-        route: &Route,
         parts: &Parts,
         peer: &Peer,
+        query_token: bool,
+    ) -> Result<(Principal, Option<Arc<str>>), ApiError> {
+        let auth = self.services.store.auth();
+        auth.check_address(peer.address)?;
+        let (principal, token) = self.principal(parts, peer, query_token).map_err(|error| {
+            // A caller without any credential guesses nothing; and good ones behind the same address go on.
+            if error.kind != Kind::Unauthenticated || !brings_credential(parts, query_token) {
+                return error;
+            }
+            self.failures.count(peer.address).err().unwrap_or(error)
+        })?;
+        auth.check_principal(&principal)?;
+        Ok((principal, token))
+    }
+
+    fn principal(
+        &self,
+        parts: &Parts,
+        peer: &Peer,
+        query_token: bool,
     ) -> Result<(Principal, Option<Arc<str>>), ApiError> {
         let auth = self.services.store.auth();
         let unauthenticated = || ApiError::new(Kind::Unauthenticated, "authentication is required");
-        let mut query_token = None;
+        let mut from_query = None;
         let credential = match parts.headers.get(header::AUTHORIZATION) {
             Some(value) => {
                 let text = value.to_str().map_err(|_| unauthenticated())?;
@@ -93,11 +114,11 @@ impl App {
                 Credential::Token(token.trim())
             }
             None => {
-                if route.query_token() {
+                if query_token {
                     let pairs = query_pairs(parts.uri.query().unwrap_or_default())?;
-                    query_token = pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token);
+                    from_query = pairs.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token);
                 }
-                match &query_token {
+                match &from_query {
                     Some(token) => Credential::Token(token),
                     None => Credential::None { connection: &peer.connection },
                 }
@@ -182,16 +203,7 @@ impl App {
         let (gate, token) = if route.access == Access::Public {
             (None, None)
         } else {
-            let auth = self.services.store.auth();
-            auth.check_address(peer.address)?;
-            let (principal, token) = self.principal(&route, &parts, &peer).map_err(|error| {
-                // A caller without any credential guesses nothing; and good ones behind the same address go on.
-                if error.kind != Kind::Unauthenticated || !brings_credential(&route, &parts) {
-                    return error;
-                }
-                self.failures.count(peer.address).err().unwrap_or(error)
-            })?;
-            auth.check_principal(&principal)?;
+            let (principal, token) = self.caller(&parts, &peer, route.query_token())?;
             (Some(self.services.store.gate(principal)), token)
         };
         let values = Values::check(&route, &parts)?;
@@ -211,9 +223,9 @@ impl App {
     }
 }
 
-fn brings_credential(route: &Route, parts: &Parts) -> bool {
+fn brings_credential(parts: &Parts, query_token: bool) -> bool {
     parts.headers.contains_key(header::AUTHORIZATION)
-        || route.query_token() && parts.uri.query().is_some_and(|query| query.contains("token="))
+        || query_token && parts.uri.query().is_some_and(|query| query.contains("token="))
 }
 
 fn local_peer() -> Peer {
@@ -277,17 +289,17 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     if app.config.docs {
         router = router.merge(docs::router(document));
     }
+    let elsewhere = app.clone();
     let router = router
-        .fallback(|uri: Uri| {
-            let error = ApiError::new(Kind::NotFound, "there is nothing here");
-            std::future::ready(if im::is_here(uri.path()) {
-                im::refuse_enveloped(&error)
-            } else {
-                refuse(&error)
-            })
-        })
+        .fallback(move |request: Request<Body>| super::faces::elsewhere(elsewhere.clone(), request))
         .layer(axum::middleware::map_response(harden));
     layers(router, &app.config)
+}
+
+/// The answer where nothing is.
+pub(super) fn not_here(path: &str) -> Response {
+    let error = ApiError::new(Kind::NotFound, "there is nothing here");
+    if im::is_here(path) { im::refuse_enveloped(&error) } else { refuse(&error) }
 }
 
 fn method_name(method: &Method) -> &'static str {
@@ -309,7 +321,8 @@ async fn harden(mut response: Response) -> Response {
     response
 }
 
-fn layers(router: Router, config: &HttpConfig) -> Router {
+/// What all answers go through: compression and CORS, where configured.
+pub(super) fn layers(router: Router, config: &HttpConfig) -> Router {
     use tower_http::compression::CompressionLayer;
     use tower_http::cors::{AllowOrigin, CorsLayer};
 

@@ -4,11 +4,12 @@
 //! its handler, `openapi.rs` documents the same rows, `serve.rs` is the server round it.
 
 mod admin;
-mod app;
+pub(crate) mod app;
 mod call;
 mod config;
 mod docs;
 mod entries;
+mod faces;
 mod feeds;
 mod im;
 mod members;
@@ -19,7 +20,7 @@ mod ops;
 mod people;
 mod route;
 mod serve;
-mod stream;
+pub(crate) mod stream;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -27,6 +28,7 @@ pub(crate) mod wire;
 mod ws;
 
 pub use config::{HttpConfig, TlsConfig};
+pub use faces::{Face, Listener};
 pub use serve::{HttpError, Services, serve};
 
 /// The OpenAPI 3.1 document of this interface, as JSON text.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use feedlog_service::Store;
@@ -20,10 +19,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use super::app::{App, Peer, drained, router};
+use super::app::{App, Peer, drained};
 use super::config::HttpConfig;
+use super::faces::{Face, Faces, Listener};
 use super::watched::{Activity, Patience, Watched};
+use crate::connmix::Connmix;
 use crate::doors::{Doors, Guest};
+use crate::gws::Gws;
 use crate::mqtt::Mqtt;
 use crate::tls::{Tls, TlsError};
 
@@ -36,6 +38,10 @@ pub struct Services {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// MQTT over WebSocket on the same port, when it is on.
     pub mqtt: Option<Mqtt>,
+    /// gotapi-ws rooms on the same port, when they are on.
+    pub gws: Option<Gws>,
+    /// The CONNMIX message center on the same port, when it is on.
+    pub connmix: Option<Connmix>,
 }
 
 /// Why the server did not start.
@@ -56,7 +62,7 @@ pub enum HttpError {
 /// When the certificate cannot be loaded. A failing connection never ends the server.
 pub async fn serve(
     config: HttpConfig,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     services: Services,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), HttpError> {
@@ -65,7 +71,7 @@ pub async fn serve(
     let within = Duration::from_millis(config.drain_ms_max);
     let app = App::new(config, services, draining.clone());
     let server = Arc::new(Server {
-        router: router(&app),
+        faces: Faces::new(&app),
         doors: Doors::new("http", app.config.connections_max, app.config.connections_per_address_max, 0),
         app,
         tls,
@@ -76,9 +82,15 @@ pub async fn serve(
     if let Some(tls) = &server.tls {
         background.spawn(tls.clone().watch("http"));
     }
+    if let Some(gws) = &server.app.services.gws {
+        background.spawn(gws.clone().keep());
+    }
+    if let Some(connmix) = &server.app.services.connmix {
+        background.spawn(connmix.clone().keep());
+    }
     let mut accepting = JoinSet::new();
-    for listener in listeners {
-        accepting.spawn(server.clone().accept(listener));
+    for Listener { listener, face } in listeners {
+        accepting.spawn(server.clone().accept(listener, face));
     }
     shutdown.await;
     accepting.shutdown().await;
@@ -98,7 +110,7 @@ pub async fn serve(
 }
 
 struct Server {
-    router: Router,
+    faces: Faces,
     app: Arc<App>,
     tls: Option<Arc<Tls>>,
     draining: watch::Receiver<bool>,
@@ -107,12 +119,12 @@ struct Server {
 }
 
 impl Server {
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, face: Face) {
         loop {
             match listener.accept().await {
                 Ok((stream, address)) => {
                     let Some(guest) = self.doors.enter(address.ip().to_canonical()) else { continue };
-                    tokio::spawn(self.clone().connection(stream, address, guest));
+                    tokio::spawn(self.clone().connection(stream, address, guest, face));
                 }
                 Err(error) => {
                     // Too many open files, or a connection that was reset before it was accepted.
@@ -123,18 +135,18 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, guest: Guest) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, guest: Guest, face: Face) {
         let guest = Arc::new(guest);
         let _ = stream.set_nodelay(true);
         let mut cut = self.doors.cut();
         let work = async {
             match &self.tls {
-                None => self.talk(stream, address, guest.clone()).await,
+                None => self.talk(stream, address, guest.clone(), face).await,
                 Some(tls) => {
                     let within = Duration::from_millis(self.app.config.tls_handshake_ms_max);
                     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
                     match timeout(within, handshake).await {
-                        Ok(Ok(stream)) => self.talk(stream, address, guest.clone()).await,
+                        Ok(Ok(stream)) => self.talk(stream, address, guest.clone(), face).await,
                         Ok(Err(error)) => tracing::debug!(front_end = "http", %error, "TLS handshake failed"),
                         Err(_) => tracing::debug!(front_end = "http", "TLS handshake timed out"),
                     }
@@ -147,7 +159,7 @@ impl Server {
         }
     }
 
-    async fn talk<S>(&self, stream: S, address: SocketAddr, guest: Arc<Guest>)
+    async fn talk<S>(&self, stream: S, address: SocketAddr, guest: Arc<Guest>, face: Face)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -158,8 +170,8 @@ impl Server {
             address: address.ip().to_canonical(),
             connection: format!("{:x}-{number:x}", self.app.started_ms).into(),
         };
-        let router = self.router.clone();
-        let mqtt = self.app.services.mqtt.clone();
+        let router = self.faces.get(face).clone();
+        let mqtt = self.app.services.mqtt.clone().filter(|_| face == Face::Shared);
         let noted = activity.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let answering = noted.answering();

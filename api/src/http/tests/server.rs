@@ -310,7 +310,8 @@ async fn a_certificate_that_cannot_be_used_is_told_at_start() {
     let config = HttpConfig { tls: Some(TlsConfig::new(&path, &path)), ..HttpConfig::default() };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let services = super::world::services(store());
-    let error =
-        crate::http::serve(config, vec![listener], services, std::future::pending()).await.unwrap_err();
+    let error = crate::http::serve(config, vec![listener.into()], services, std::future::pending())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("cert.pem"), "{error}");
 }

@@ -35,7 +35,13 @@ pub(super) fn closed_store() -> Store {
 }
 
 pub(super) fn services(store: Store) -> Services {
-    Services { store, metrics: Arc::new(|| "feedlog_test 1\n".to_owned()), mqtt: None }
+    Services {
+        store,
+        metrics: Arc::new(|| "feedlog_test 1\n".to_owned()),
+        mqtt: None,
+        gws: None,
+        connmix: None,
+    }
 }
 
 /// The router without a server.
@@ -163,7 +169,7 @@ impl Served {
             let shutdown = async move {
                 let _ = stopped.await;
             };
-            serve(config, vec![listener], services, shutdown).await.unwrap();
+            serve(config, vec![listener.into()], services, shutdown).await.unwrap();
         });
         Self { address, store, stop: Some(stop), done }
     }
