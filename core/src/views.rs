@@ -1,7 +1,7 @@
 //! What the pure read algorithms of [`crate::read`] give. Plain data: front ends give it their own wire types.
 
 use crate::entry::Entry;
-use crate::ids::{FeedId, SeqId, TimeMs, Uid};
+use crate::ids::{FeedId, Ordinal, SeqId, TimeMs, Uid};
 use crate::rows::Fate;
 
 /// An entry as one reader may see it.
@@ -50,6 +50,8 @@ pub enum HistoryQuery {
     Around(SeqId),
     /// Messages by ordinal, ascending from `position` (1 is the oldest; negative counts from the newest, -1).
     Position(i64),
+    /// Messages by ordinal, descending from this one.
+    BackFrom(Ordinal),
 }
 
 /// A page of history.
@@ -59,13 +61,15 @@ pub struct Page {
     pub feed: FeedId,
     /// The durable head when the page was read.
     pub head: SeqId,
+    /// Messages up to that head, shown or not.
+    pub head_ordinal: Ordinal,
     /// The first place this reader is entitled to.
     pub first: SeqId,
     /// In the order of the query.
     pub entries: Vec<View>,
     /// What lies in the covered range and is not shown.
     pub gone: Vec<Gone>,
-    /// Where the next page begins: the `last_seq_id` (or `before`, or `position`) to ask with; `None` at the end.
+    /// Where the next page begins: the `last_seq_id` (or `before`, or `position`, or ordinal) to ask with; `None` at the end.
     pub next: Option<i64>,
 }
 

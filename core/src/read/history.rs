@@ -19,7 +19,7 @@ const SCAN_ENTRIES_MAX: usize = 4 * PAGE_ENTRIES_MAX;
 /// one entry where there is one to show within a bounded stretch. `scope` comes from [`crate::policy::may_read`] and allows
 /// contents.
 ///
-/// By position only messages are given; otherwise every entry of the range is, or is in `gone`.
+/// By position and by ordinal only messages are given; otherwise every entry of the range is, or is in `gone`.
 pub fn history(
     reader: &dyn Reader,
     feed: &FeedId,
@@ -33,6 +33,7 @@ pub fn history(
     let mut page = Page {
         feed: feed.clone(),
         head: head.seq,
+        head_ordinal: head.ordinal,
         first: scope.first,
         entries: Vec::new(),
         gone: Vec::new(),
@@ -44,12 +45,19 @@ pub fn history(
             page.next = (covered.seq < head.seq).then_some(covered.seq.0 as i64);
         }
         HistoryQuery::Before(before) => {
-            let lowest = scan.backward(&mut page, before.min(head.seq.next()), limit)?;
+            let lowest = scan.backward(&mut page, before.min(head.seq.next()), limit, false)?.seq;
             page.next = (lowest > scope.first).then_some(lowest.0 as i64);
+        }
+        HistoryQuery::BackFrom(ordinal) => {
+            if let Some(from) = seq_of(reader, feed, ordinal.min(head.ordinal), head)? {
+                let covered = scan.backward(&mut page, from.next(), limit, true)?;
+                let more = covered.seq > scope.first && covered.ordinal > Ordinal::ZERO;
+                page.next = more.then_some(covered.ordinal.0 as i64);
+            }
         }
         HistoryQuery::Around(around) => {
             let around = around.min(head.seq.next());
-            scan.backward(&mut page, around, limit / 2)?;
+            scan.backward(&mut page, around, limit / 2, false)?;
             page.entries.reverse();
             let left = limit - page.entries.len();
             let covered = scan.forward(&mut page, around.max(SeqId(1)), left, false)?;
@@ -191,9 +199,16 @@ impl Scan<'_> {
         Ok(covered)
     }
 
-    /// Adds entries before `before`, descending, and gives the lowest place covered.
-    fn backward(&self, page: &mut Page, before: SeqId, limit: usize) -> Result<SeqId, RowsError> {
+    /// Adds entries before `before`, descending, and gives the lowest place covered, with the newest ordinal before it.
+    fn backward(
+        &self,
+        page: &mut Page,
+        before: SeqId,
+        limit: usize,
+        only_messages: bool,
+    ) -> Result<Covered, RowsError> {
         let mut lowest = before;
+        let mut below = Ordinal::ZERO;
         let end = page.entries.len() + limit;
         let mut bytes = 0;
         let mut scanned = 0;
@@ -211,6 +226,7 @@ impl Scan<'_> {
             let mut fates = self.fates(low.seq, high.seq, entries.len())?;
             for entry in entries {
                 let seq = entry.seq;
+                let before_it = Ordinal(entry.ordinal.0 - u64::from(entry.is_message()));
                 if page.entries.len() == end {
                     prev = self.gone(&entry, fates.get(&seq)).is_none().then_some(seq);
                     break 'reading;
@@ -225,16 +241,18 @@ impl Scan<'_> {
                 if let Some(reason) = self.gone(&entry, fate.as_ref()) {
                     page.gone.push(Gone { from: seq, to: seq, reason });
                 } else {
-                    if let Some(later) = page.entries.last_mut() {
+                    if let Some(later) = page.entries.last_mut().filter(|view| view.prev_seq == SeqId::ZERO) {
                         later.prev_seq = seq;
                     }
-                    let view = self.view(entry, fate, SeqId::ZERO)?;
-                    page.entries.push(view);
+                    if entry.is_message() || !only_messages {
+                        let view = self.view(entry, fate, SeqId::ZERO)?;
+                        page.entries.push(view);
+                    }
                 }
-                lowest = seq;
+                (lowest, below) = (seq, before_it);
             }
         }
-        if let Some(earliest) = page.entries.last_mut() {
+        if let Some(earliest) = page.entries.last_mut().filter(|view| view.prev_seq == SeqId::ZERO) {
             earliest.prev_seq = match prev {
                 Some(prev) => prev,
                 None => self.prev_shown(earliest.entry.seq)?,
@@ -244,7 +262,7 @@ impl Scan<'_> {
             let to = self.first.prev().min(before.prev());
             page.gone.push(Gone { from: SeqId(1), to, reason: GoneReason::BeforeJoin });
         }
-        Ok(lowest)
+        Ok(Covered { seq: lowest, ordinal: below })
     }
 
     /// The entry before `seq` that the reader is shown, 0 when there is none.

@@ -249,7 +249,7 @@ fn explain_lists_what_counts_and_why_the_rest_does_not() {
     scene.does("alice", &feed, send("14"));
     scene.does("alice", &feed, recall(12));
     scene.now_ms = soon;
-    scene.does("root+admin", &feed, Action::ExpireMessages { targets: vec![SeqId(11)] });
+    scene.does("root+admin", &feed, Action::ExpireMessages { targets: vec![SeqId(11)], early: false });
     scene.does("root+admin", &feed, Action::EraseMessages { targets: vec![SeqId(13)], reason: None });
     scene.does("alice", &feed, send("18"));
     let carol = uid("carol");
@@ -352,6 +352,12 @@ fn p5_pages_say_what_they_do_not_show() {
     let position = page(HistoryQuery::Position(2), 2);
     assert_eq!((seqs(&position), position.next), (vec![(10, 7), (12, 10)], None));
     assert_eq!(position.gone, [due, erased, late]);
+    let back = page(HistoryQuery::BackFrom(Ordinal(5)), 2);
+    assert_eq!((seqs(&back), back.next, back.head_ordinal), (vec![(10, 7), (7, 6)], None, Ordinal(6)));
+    assert_eq!(back.gone, [due, erased, late]);
+    let back = page(HistoryQuery::BackFrom(Ordinal(99)), 1);
+    assert_eq!((seqs(&back), back.next), (vec![(12, 10)], Some(5)));
+    assert_eq!(seqs(&page(HistoryQuery::BackFrom(Ordinal(0)), 1)), []);
     let last = page(HistoryQuery::Position(-1), 5);
     assert_eq!((seqs(&last), last.next), (vec![(12, 10)], None));
     assert_eq!(seqs(&page(HistoryQuery::Position(99), 5)), []);

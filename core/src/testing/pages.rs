@@ -46,7 +46,13 @@ pub(super) fn check_page(
                 .map(|(_, seq)| seq)
                 .collect()
         }
+        HistoryQuery::BackFrom(from) => {
+            let messages = (1..=head.0).filter(|seq| is_message(*seq)).zip(1..);
+            let covered = next.unwrap_or(0) + 1..=from.0;
+            messages.filter(|(_, ordinal)| covered.contains(ordinal)).map(|(seq, _)| seq).collect()
+        }
     };
+    assert_eq!(page.head_ordinal.0, (1..=head.0).filter(|seq| is_message(*seq)).count() as u64, "{of}");
     let prev = |seq: u64| {
         let before = (1..seq).rev().find(|at| matches!(seen[*at as usize - 1], Seen::Entry(..)));
         SeqId(before.unwrap_or(0))
@@ -63,7 +69,7 @@ pub(super) fn check_page(
             }
         }
     }
-    if matches!(query, HistoryQuery::Before(_)) {
+    if matches!(query, HistoryQuery::Before(_) | HistoryQuery::BackFrom(_)) {
         shown.reverse();
     }
     let bytes = |payload: &Payload| payload.bytes().cloned().unwrap_or_default();
