@@ -131,6 +131,8 @@ pub enum Action {
     ExpireMessages {
         /// Candidates; those already gone are skipped.
         targets: Vec<SeqId>,
+        /// Also those without an `expires_ms` or with one that lies ahead: somebody set an end to all that the feed held.
+        early: bool,
     },
     /// Compliance: destroy payloads.
     EraseMessages {

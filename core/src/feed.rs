@@ -68,6 +68,9 @@ pub enum Rejected {
 pub struct Settings {
     /// How long a sender may recall, in milliseconds. Owners, admins and services always may.
     pub recall_window_ms: u64,
+    /// How long a message of an open feed may be recalled by whoever names the id it has in a shared scope, in
+    /// milliseconds; `None`: at any time. Front ends with shared scopes have no senders, so there the id is the right.
+    pub shared_recall_window_ms: Option<u64>,
     /// How long a sender may edit, in milliseconds.
     pub edit_window_ms: u64,
     /// Largest payload, in bytes; at most [`limits::PAYLOAD_BYTES_MAX`].
@@ -80,6 +83,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             recall_window_ms: limits::RECALL_WINDOW_MS_DEFAULT,
+            shared_recall_window_ms: None,
             edit_window_ms: limits::RECALL_WINDOW_MS_DEFAULT,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             anonymous_open_feeds: false,
@@ -191,7 +195,7 @@ pub fn decide(
         Action::ChangeFeed { title, join, history, meta } => case.change(title, join, history, meta),
         Action::SendMessage(draft) => case.send(*draft),
         Action::EditMessage { target: _, content_type, payload } => case.edit(content_type, payload),
-        Action::RecallMessage { target: _, reason } => case.recall(reason),
+        Action::RecallMessage { target, reason } => case.recall(&target, reason),
         Action::React { target: _, key, on } => case.react(key, on),
         Action::AddMember { uid, role } => case.add_member(uid, role),
         Action::RemoveMember { uid, reason } => case.remove_member(uid, reason),
@@ -199,7 +203,7 @@ pub fn decide(
         Action::Join { reason } => case.join(reason),
         Action::DecideJoin { uid, agree } => case.decide_join(uid, agree),
         Action::Broadcast { content_type, payload, create } => case.broadcast(content_type, payload, create),
-        Action::ExpireMessages { targets: _ } => case.expire(),
+        Action::ExpireMessages { targets: _, early } => case.expire(early),
         Action::EraseMessages { targets: _, reason } => case.erase(reason),
         Action::MoveMarks { feed, read, received, unread_from } => {
             case.move_marks(feed, read, received, unread_from)

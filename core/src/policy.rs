@@ -3,8 +3,8 @@
 //! A service that acts for a user (`Principal::via`) has exactly that user's rights: the scopes `send_as`, `audit` and
 //! `admin` only widen what a principal may do under its own name.
 
-use crate::command::{Action, Command, CreateFeed, Principal};
-use crate::event::{FeedKind, HistoryMode, JoinMode, Role};
+use crate::command::{Action, Command, CreateFeed, Principal, RecallTarget};
+use crate::event::{FeedKind, HistoryMode, JoinMode, Role, Scope};
 use crate::feed::{Context, Settings, Target};
 use crate::ids::{FeedId, PERSONAL_PREFIX, SeqId, Uid};
 use crate::rows::{FeedState, Member};
@@ -143,6 +143,12 @@ pub(crate) fn first_visible(state: &FeedState, context: &Context) -> SeqId {
         (FeedKind::Group, Some(member)) => first_of(state, member),
         _ => SeqId(1),
     }
+}
+
+/// Whether a message of an open feed is named by an id that all its writers share.
+pub(crate) fn shares_target(state: &FeedState, target: &RecallTarget) -> bool {
+    state.kind == FeedKind::Open
+        && matches!(target, RecallTarget::ClientMsgId { scope: Scope::Shared(_), .. })
 }
 
 fn first_of(state: &FeedState, member: &Member) -> SeqId {
@@ -302,6 +308,8 @@ impl Question<'_> {
         let admin = is_admin(self.principal);
         match self.command.action {
             Action::ChangeFeed { .. } if admin || state.creator == self.principal.uid => Ok(()),
+            // The front end of such an id has no senders: whoever may write and can name it may take it back.
+            Action::RecallMessage { ref target, .. } if shares_target(state, target) => Ok(()),
             _ => self.writes(state, admin || is_service(self.principal)),
         }
     }

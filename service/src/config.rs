@@ -15,6 +15,8 @@ pub struct StoreConfig {
     pub payload_bytes_max: usize,
     /// How long a sender may recall or edit.
     pub recall_window_ms: u64,
+    /// How long a message of an open feed may be recalled by its id in a shared scope; `None`: at any time.
+    pub shared_recall_window_ms: Option<u64>,
     /// Feeds whose state each shard keeps in memory.
     pub feeds_cached_max: usize,
     /// Rows that each shard keeps in memory.
@@ -43,6 +45,7 @@ impl Default for StoreConfig {
             submit_wait_ms_max: 2_000,
             payload_bytes_max: feedlog_core::limits::PAYLOAD_BYTES_DEFAULT,
             recall_window_ms: feedlog_core::limits::RECALL_WINDOW_MS_DEFAULT,
+            shared_recall_window_ms: None,
             feeds_cached_max: 16_384,
             rows_cached_max: 32_768,
             attach_queue_max: 256,

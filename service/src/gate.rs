@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use feedlog_core::command::{Command, Principal};
-use feedlog_core::ids::{FeedId, SeqId};
+use feedlog_core::event::Scope;
+use feedlog_core::ids::{ClientMsgId, FeedId, SeqId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::answers::Answers;
@@ -170,6 +171,13 @@ impl Gate {
     pub async fn entry(&self, feed: &FeedId, seq: SeqId) -> Result<View, ReadError> {
         let feed = feed.clone();
         self.read("entry", move |reads| reads.entry(&feed, seq)).await
+    }
+
+    /// The message that used an id; in [`Scope::Sender`] it is the caller's own. `NotFound` when there is none, or it is
+    /// gone for this reader.
+    pub async fn message_of(&self, feed: &FeedId, scope: Scope, id: ClientMsgId) -> Result<View, ReadError> {
+        let feed = feed.clone();
+        self.read("message_of", move |reads| reads.message_of(&feed, &scope, &id)).await
     }
 
     /// Replay, then live, without a hole.

@@ -11,6 +11,7 @@ pub mod check;
 pub mod clock;
 mod config;
 pub mod error;
+mod expire;
 pub mod export;
 mod gate;
 mod mailbox;
@@ -111,6 +112,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let settings = Settings {
             recall_window_ms: config.recall_window_ms,
+            shared_recall_window_ms: config.shared_recall_window_ms,
             edit_window_ms: config.recall_window_ms,
             payload_bytes_max: config.payload_bytes_max,
             anonymous_open_feeds: config.auth.anonymous || config.auth.dev,

@@ -233,7 +233,7 @@ impl Run {
                     targets.sort_unstable();
                     let count = targets.len() as u64;
                     let mailbox = inner.shard(&feed);
-                    let command = Command { feed, action: Action::ExpireMessages { targets } };
+                    let command = Command { feed, action: Action::ExpireMessages { targets, early: false } };
                     (count, mailbox.send_own(principal.clone(), command))
                 })
                 .collect();
@@ -359,7 +359,7 @@ fn reopen(inner: &Inner) -> bool {
 }
 
 /// In whose name the service acts by itself.
-fn service_itself() -> Principal {
+pub(crate) fn service_itself() -> Principal {
     Principal {
         uid: Uid::parse("feedlog").expect("INVARIANT: `feedlog` is a valid uid"),
         scopes: Scopes { user: false, send_as: false, audit: false, admin: true },

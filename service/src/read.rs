@@ -8,13 +8,13 @@ mod standing;
 use std::sync::Arc;
 
 use feedlog_core::command::Principal;
-use feedlog_core::event::FeedKind;
+use feedlog_core::event::{FeedKind, Scope};
 use feedlog_core::feed::Settings;
-use feedlog_core::ids::{FeedId, SeqId, Uid};
+use feedlog_core::ids::{ClientMsgId, FeedId, SeqId, Uid};
 use feedlog_core::limits::PAGE_ENTRIES_MAX;
 use feedlog_core::policy::{Denied, ReadScope, may_read};
 use feedlog_core::read::{self, Reader, Shown};
-use feedlog_core::rows::{FeedState, Member, RowKey, RowValue};
+use feedlog_core::rows::{DedupScope, FeedState, Member, RowKey, RowValue};
 use feedlog_storage::{Direction, Engine, RowRange};
 
 use crate::clock::Clock;
@@ -121,6 +121,15 @@ impl Reads {
             Shown::View(view) => Ok(*view),
             Shown::Gone(_) => Err(ReadError::NotFound),
         }
+    }
+
+    /// The message that used an id; in [`Scope::Sender`] it is the caller's own. `NotFound` when there is none, or it is
+    /// gone for this reader.
+    pub fn message_of(&self, feed: &FeedId, scope: &Scope, id: &ClientMsgId) -> Result<View, ReadError> {
+        self.contents(feed)?;
+        let scope = DedupScope::of(scope, &self.principal.uid);
+        let row = self.reader().row(&RowKey::Dedup(feed.clone(), scope, id.clone()))?;
+        self.entry(feed, row.and_then(RowValue::into_seq).ok_or(ReadError::NotFound)?)
     }
 
     /// One feed.

@@ -89,7 +89,7 @@ pub fn gather(
             let key = RowKey::Request(feed.clone(), principal.uid.clone());
             context.request = rows.get(&key)?.and_then(RowValue::into_request);
         }
-        Action::ExpireMessages { targets } | Action::EraseMessages { targets, .. } => {
+        Action::ExpireMessages { targets, .. } | Action::EraseMessages { targets, .. } => {
             let mut targets = targets.clone();
             targets.sort_unstable();
             targets.dedup();

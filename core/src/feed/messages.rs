@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::command::{CreateFeed, Draft};
+use crate::command::{CreateFeed, Draft, RecallTarget};
 use crate::entry::{Entry, Payload};
 use crate::event::{Event, Message};
 use crate::feed::{Case, Decision, Plan, Rejected, Target};
 use crate::ids::{Digest, Ordinal, ReactionKey, SeqId};
 use crate::limits;
-use crate::policy::first_visible;
+use crate::policy::{first_visible, shares_target};
 use crate::rows::Fate;
 
 impl Case<'_> {
@@ -110,14 +110,21 @@ impl Case<'_> {
         Ok(Decision::Append(Plan { events, ..Plan::default() }))
     }
 
-    pub(super) fn recall(&self, reason: Option<Arc<str>>) -> Result<Decision, Rejected> {
+    pub(super) fn recall(
+        &self,
+        named: &RecallTarget,
+        reason: Option<Arc<str>>,
+    ) -> Result<Decision, Rejected> {
         let Target { entry, fate } = self.target()?;
         if let Some(recalled) = fate.as_ref().and_then(|fate| fate.recalled.as_ref()) {
             // Its ordinal is not kept; the recall's own entry is what the caller may look up.
             return Ok(self.already(recalled.seq, Ordinal::ZERO, recalled.time_ms));
         }
-        let in_window = self.age_ms(entry) <= self.context.settings.recall_window_ms;
-        if !in_window && !self.recalls_any() {
+        let (age_ms, settings) = (self.age_ms(entry), &self.context.settings);
+        let own = entry.sender == self.principal.uid && age_ms <= settings.recall_window_ms;
+        let shared = self.state.is_some_and(|state| shares_target(state, named))
+            && settings.shared_recall_window_ms.is_none_or(|window_ms| age_ms <= window_ms);
+        if !own && !shared && !self.recalls_any() {
             return Err(Rejected::RecallWindowClosed);
         }
         Ok(self.append([Event::MessageRecalled { target: entry.seq, target_ordinal: entry.ordinal, reason }]))
@@ -143,12 +150,12 @@ impl Case<'_> {
         Ok(self.append([Event::ReactionChanged { target: entry.seq, key, on }]))
     }
 
-    pub(super) fn expire(&self) -> Result<Decision, Rejected> {
+    pub(super) fn expire(&self, early: bool) -> Result<Decision, Rejected> {
         self.not_held()?;
         let due = |target: &&Target| {
-            let expires = target.entry.message().and_then(|message| message.expires_ms);
+            let Some(message) = target.entry.message() else { return false };
             let gone = target.fate.as_ref().is_some_and(|fate| fate.is_gone());
-            !gone && expires.is_some_and(|ms| ms <= self.context.now_ms)
+            !gone && (early || message.expires_ms.is_some_and(|ms| ms <= self.context.now_ms))
         };
         let targets: Vec<&Target> = self.context.targets.iter().filter(due).collect();
         if targets.is_empty() {

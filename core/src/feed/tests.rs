@@ -253,6 +253,56 @@ fn recall_is_for_the_sender_in_time_and_for_managers_always() {
 }
 
 #[test]
+fn a_shared_id_recalls_in_open_feeds_whoever_names_it() {
+    let mut scene = Scene::open("room", "alice");
+    let feed = feed_id("room");
+    let shared = |draft: &mut Draft| {
+        draft.client_msg_id = id("m");
+        draft.scope = Scope::Shared(Arc::from("gws"));
+    };
+    let seq = scene.does("carol", &feed, send_with("x", shared)).0;
+    let by_id = |scope: Scope, name: &str| Action::RecallMessage {
+        target: RecallTarget::ClientMsgId { sender: None, scope, id: id(name).unwrap() },
+        reason: None,
+    };
+    let named = || by_id(Scope::Shared(Arc::from("gws")), "m");
+    check(
+        &scene,
+        &feed,
+        vec![
+            ("dave", named(), "MessageRecalled"),
+            ("root+admin", named(), "MessageRecalled"),
+            // The id is the right, the place is not; and it is one of this namespace.
+            ("dave", recall(seq), "not allowed"),
+            ("dave", by_id(Scope::Sender, "m"), MISSING),
+            ("dave", by_id(Scope::Shared(Arc::from("other")), "m"), MISSING),
+            ("dave", by_id(Scope::Shared(Arc::from("gws")), "n"), MISSING),
+            ("anon:1", named(), "authentication is required"),
+            ("eve+audit", named(), "not allowed"),
+        ],
+    );
+    scene.settings.anonymous_open_feeds = true;
+    check(&scene, &feed, vec![("anon:1", named(), "MessageRecalled")]);
+    // At any time, unless there is a window: then to the millisecond, but for the sender's own and for managers.
+    let sent_ms = scene.store.logs[&feed][seq as usize - 1].time_ms;
+    scene.now_ms = sent_ms + 1_000_000;
+    check(&scene, &feed, vec![("dave", named(), "MessageRecalled"), ("carol", recall(seq), LATE)]);
+    scene.settings.shared_recall_window_ms = Some(1_000);
+    check(&scene, &feed, vec![("dave", named(), LATE), ("root+admin", named(), "MessageRecalled")]);
+    scene.now_ms = sent_ms + 1_001;
+    check(&scene, &feed, vec![("dave", named(), LATE), ("carol", named(), "MessageRecalled")]);
+    scene.now_ms = sent_ms + 1_000;
+    check(&scene, &feed, vec![("dave", named(), "MessageRecalled")]);
+    let recalled = scene.does("dave", &feed, named());
+    check(&scene, &feed, vec![("carol", named(), &format!("already {recalled}"))]);
+    // A group has members who send: there such an id is no right.
+    let mut scene = Scene::group(JoinMode::Open, HistoryMode::All);
+    let feed = feed_id("g");
+    scene.does("carol", &feed, send_with("x", shared));
+    check(&scene, &feed, vec![("dave", named(), "not allowed"), ("bob", named(), "MessageRecalled")]);
+}
+
+#[test]
 fn edits_and_reactions() {
     let mut scene = Scene::group(JoinMode::Open, HistoryMode::All);
     let feed = feed_id("g");
@@ -331,7 +381,7 @@ fn expired_messages_are_no_targets_and_their_edits_are_destroyed_with_them() {
     let seq = scene.does("carol", &feed, send_with("x", |d| d.expires_ms = Some(due)));
     let first_edit = scene.does("carol", &feed, edit(seq.0));
     let second_edit = scene.does("carol", &feed, edit(seq.0));
-    let expire = || Action::ExpireMessages { targets: vec![seq, seq] };
+    let expire = || Action::ExpireMessages { targets: vec![seq, seq], early: false };
     check(&scene, &feed, vec![("root+admin", expire(), "already 0")]);
     scene.now_ms = due;
     // From its time on, before anything was appended.
@@ -354,6 +404,42 @@ fn expired_messages_are_no_targets_and_their_edits_are_destroyed_with_them() {
     }
     scene.does("root+admin", &feed, expire());
     check(&scene, &feed, vec![("root+admin", expire(), "already 0"), ("bob", recall(seq.0), MISSING)]);
+    let rows = &scene.store.rows;
+    assert!(!rows.keys().any(|key| matches!(key, crate::rows::RowKey::Expiry(..))), "{rows:?}");
+}
+
+#[test]
+fn messages_expire_early_when_the_feed_s_own_time_is_over() {
+    let mut scene = Scene::open("room", "alice");
+    let feed = feed_id("room");
+    let later = scene.now_ms + 100_000;
+    let plain = scene.does("carol", &feed, send("x"));
+    let dated = scene.does("carol", &feed, send_with("x", |d| d.expires_ms = Some(later)));
+    let recalled = scene.does("carol", &feed, send("x"));
+    let recall_of_it = scene.does("carol", &feed, recall(recalled.0));
+    let expire = |early| Action::ExpireMessages {
+        targets: vec![SeqId(1), plain, dated, recalled, recall_of_it],
+        early,
+    };
+    check(
+        &scene,
+        &feed,
+        vec![("root+admin", expire(false), "already 0"), ("carol", expire(true), "not allowed")],
+    );
+    match scene.when("root+admin", &feed, expire(true)) {
+        Ok(Decision::Append(plan)) => {
+            assert_eq!(plan.strip, [plain, dated, recalled]);
+            let targets = vec![(plain, Ordinal(1)), (dated, Ordinal(2)), (recalled, Ordinal(3))];
+            assert_eq!(plan.events[0].event, Event::MessagesExpired { targets });
+        }
+        other => panic!("{other:?}"),
+    }
+    scene.does("root+admin", &feed, expire(true));
+    check(
+        &scene,
+        &feed,
+        vec![("root+admin", expire(true), "already 0"), ("carol", recall(plain.0), MISSING)],
+    );
     let rows = &scene.store.rows;
     assert!(!rows.keys().any(|key| matches!(key, crate::rows::RowKey::Expiry(..))), "{rows:?}");
 }

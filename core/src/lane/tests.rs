@@ -11,6 +11,7 @@ type Handed = (NewGroup, Vec<(RowKey, Option<RowValue>)>);
 const SETUP: Setup = Setup {
     settings: Settings {
         recall_window_ms: 1_000,
+        shared_recall_window_ms: None,
         edit_window_ms: 1_000,
         payload_bytes_max: 1_000,
         anonymous_open_feeds: false,

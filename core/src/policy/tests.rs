@@ -280,7 +280,7 @@ fn only_administrators_expire_and_erase() {
     let soon: TimeMs = scene.now_ms + 2;
     scene.add(&feed, "carol", message(|m| m.expires_ms = Some(soon)));
     scene.now_ms = soon;
-    let expire = || Action::ExpireMessages { targets: vec![SeqId(7), SeqId(3), SeqId(99)] };
+    let expire = || Action::ExpireMessages { targets: vec![SeqId(7), SeqId(3), SeqId(99)], early: false };
     let erase = || Action::EraseMessages { targets: vec![SeqId(7)], reason: None };
     check(
         &scene,

@@ -163,7 +163,8 @@ impl Cast {
                 });
                 let mut targets: Vec<SeqId> = due.map(|entry| entry.seq).collect();
                 targets.push(recent(random));
-                (self.admin.clone(), Command { feed, action: Action::ExpireMessages { targets } })
+                let early = random.chance(20);
+                (self.admin.clone(), Command { feed, action: Action::ExpireMessages { targets, early } })
             }
             97 => {
                 let targets = vec![recent(random), recent(random)];

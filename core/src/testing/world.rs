@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::command::{Action, Command, Draft, Principal, RecallTarget};
 use crate::entry::Entry;
-use crate::event::{FeedKind, JoinMode, Role};
+use crate::event::{FeedKind, JoinMode, Role, Scope};
 use crate::feed::Rejected;
 use crate::ids::{ClientMsgId, FeedId, Ordinal, SeqId, TimeMs, Uid};
 use crate::policy::Denied;
@@ -366,7 +366,9 @@ impl World<'_> {
         }
         let group = self.oracle.kind(feed) == Some(FeedKind::Group);
         let manager = group && self.oracle.member(feed, uid).is_some_and(|member| member.role >= Role::Admin);
-        if entry.sender != *uid && !manager {
+        let shared = self.oracle.kind(feed) == Some(FeedKind::Open)
+            && matches!(target, RecallTarget::ClientMsgId { scope: Scope::Shared(_), .. });
+        if entry.sender != *uid && !manager && !shared {
             return Expected::Refused(Denied::Forbidden.into());
         }
         if !self.is_visible_message(feed, uid, seq, now_ms) {
@@ -375,8 +377,10 @@ impl World<'_> {
         if self.oracle.fate(feed, seq).0 {
             return Expected::Again(None);
         }
-        let late = now_ms.saturating_sub(entry.time_ms) > self.system.settings().recall_window_ms;
-        if late && !manager {
+        let (settings, age_ms) = (self.system.settings(), now_ms.saturating_sub(entry.time_ms));
+        let late = entry.sender != *uid || age_ms > settings.recall_window_ms;
+        let late_shared = !shared || settings.shared_recall_window_ms.is_some_and(|ms| age_ms > ms);
+        if late && late_shared && !manager {
             return Expected::Refused(Rejected::RecallWindowClosed.into());
         }
         Expected::Appended
@@ -458,7 +462,8 @@ impl World<'_> {
         let head = self.oracle.head(&feed);
         let limit = 1 + self.random.below(30) as usize;
         let at = SeqId(self.random.below(head.0 + 2));
-        let query = match self.random.below(4) {
+        let query = match self.random.below(5) {
+            4 => HistoryQuery::BackFrom(Ordinal(at.0)),
             0 => HistoryQuery::After(at),
             1 => HistoryQuery::Before(at),
             2 => HistoryQuery::Around(at),

@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use feedlog_core::event::Event;
-use feedlog_core::ids::SeqId;
+use feedlog_core::command::Draft;
+use feedlog_core::event::{Event, FeedKind, Scope};
+use feedlog_core::ids::{ClientMsgId, SeqId};
 use feedlog_core::policy::Denied;
 use feedlog_core::rows::{RowKey, RowValue};
 use feedlog_service::admin::{JobKind, JobState};
 use feedlog_service::clock::Clock;
 use feedlog_service::views::{AttachTo, Delivery, GoneReason};
-use feedlog_service::{Projection, ProjectionError, Store, StoreConfig};
+use feedlog_service::{Gate, Projection, ProjectionError, ReadError, Store, StoreConfig};
 use feedlog_storage::{Change, Engine, Group, LogPart, StateKey};
 
 use crate::world::*;
@@ -174,4 +175,45 @@ async fn verify_and_rebuild_find_nothing_while_others_send() {
     }
     assert_eq!(exported.len(), 203);
     assert_eq!(maintenance.feeds(None, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_a_feed_holds_can_be_expired() {
+    let (store, _) = open(config());
+    let ann = store.gate(user("ann"));
+    let first = publish(&ann, "room", "one").await.seq;
+    publish(&ann, "room", "two").await;
+    assert_eq!(store.expire_all(&feed("room")).await.unwrap(), 3);
+    let later = publish(&ann, "room", "three").await.seq;
+    let page = pull(&ann, &feed("room"), 0).await;
+    assert_eq!(
+        (page.gone[0].from, page.gone[0].to, page.gone[0].reason),
+        (first, SeqId(3), GoneReason::Expired)
+    );
+    let shown: Vec<SeqId> = page.entries.iter().map(|view| view.entry.seq).collect();
+    assert_eq!(shown, [SeqId(1), SeqId(4), later], "created, the expiry, and what was sent since");
+    assert_eq!((page.head_ordinal.0, page.entries[1].entry.sender.as_str()), (3, "feedlog"));
+    // Nothing is left to do the second time but what came since; of a feed that is not there nothing at all.
+    store.expire_all(&feed("room")).await.unwrap();
+    assert_eq!(store.expire_all(&feed("room")).await.unwrap(), 6, "no entry for nothing");
+    assert_eq!(store.expire_all(&feed("elsewhere")).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_is_found_by_its_id() {
+    let (store, _) = open(config());
+    let (ann, bob) = (store.gate(user("ann")), store.gate(user("bob")));
+    let id = || ClientMsgId::parse("m").unwrap();
+    let shared = || Scope::Shared("gws".into());
+    let mut own = with_id("own", "m");
+    own.create = Some(create(FeedKind::Open, &[]));
+    let own = ann.submit(send(&feed("room"), own)).await.unwrap().done().seq;
+    let common = Draft { scope: shared(), ..with_id("common", "m") };
+    let common = ann.submit(send(&feed("room"), common)).await.unwrap().done().seq;
+    let find = async |gate: &Gate, scope| gate.message_of(&feed("room"), scope, id()).await;
+    assert_eq!(find(&ann, Scope::Sender).await.unwrap().entry.seq, own);
+    assert!(matches!(find(&bob, Scope::Sender).await, Err(ReadError::NotFound)));
+    assert_eq!(find(&bob, shared()).await.unwrap().entry.seq, common);
+    let denied = bob.message_of(&feed("elsewhere"), shared(), id()).await;
+    assert!(matches!(denied, Err(ReadError::Denied(Denied::FeedNotFound))));
 }
