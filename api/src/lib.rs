@@ -12,6 +12,7 @@ pub mod http;
 pub mod im;
 mod made;
 pub mod mqtt;
+pub mod outside;
 pub mod pb;
 mod socket;
 mod tls;

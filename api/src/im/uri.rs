@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::outside::Place;
+
 /// The scheme and module whose methods are ours.
 const IM: &str = "im";
 /// The module of the default form that logs in.
@@ -36,20 +38,7 @@ pub enum Target {
         default_form: bool,
     },
     /// A request to pass on to another server.
-    Proxy(Outside),
-}
-
-/// The address of a request to another server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outside {
-    /// `https` instead of `http`.
-    pub tls: bool,
-    /// Host name or address, lower case, without brackets.
-    pub host: String,
-    /// The port, when the topic names one.
-    pub port: Option<u16>,
-    /// Path and query as they stand in the topic, without `msg_id`.
-    pub path_and_query: String,
+    Proxy(Place),
 }
 
 /// A topic that leads nowhere.
@@ -122,7 +111,7 @@ fn parse_uri(topic: &str, node: &str) -> Result<Route, Refused> {
         let path = if path.is_empty() { "/" } else { path };
         let query = without_msg_id(query);
         let path_and_query = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
-        let outside = Outside { tls: scheme == "https", host, port, path_and_query };
+        let outside = Place { tls: scheme == "https", host, port, path_and_query };
         return Ok(Route { target: Target::Proxy(outside), msg_id: given });
     }
     let (method, trailing) = correlated(decoded.trim_start_matches('/'));

@@ -17,7 +17,7 @@ use super::broker::Broker;
 use super::config::MqttConfig;
 use super::connection::{Connection, Origins};
 use crate::doors::{Doors, Guest};
-use crate::im::proxy::BadHost;
+use crate::outside::BadHost;
 use crate::tls::{Tls, TlsError};
 
 /// Why the front end did not start.
