@@ -72,7 +72,7 @@ async fn pull(call: Call) -> Answer {
     };
     let page = wait(&call, query, limit, wait_ms).await?;
     let next = page.next.map(|next| match query {
-        HistoryQuery::Position(_) => NextOut::Position(next),
+        HistoryQuery::Position(_) | HistoryQuery::BackFrom(_) => NextOut::Position(next),
         HistoryQuery::Before(_) => NextOut::Before(next.unsigned_abs()),
         HistoryQuery::After(_) | HistoryQuery::Around(_) => NextOut::LastSeqId(next.unsigned_abs()),
     });

@@ -22,7 +22,7 @@ mod route;
 mod serve;
 pub(crate) mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod watched;
 pub(crate) mod wire;
 mod ws;

@@ -9,7 +9,7 @@ use super::*;
 
 /// Repeats text; a binary message is done beside the connection, and nothing is read meanwhile.
 #[derive(Default)]
-struct Echo {
+pub(super) struct Echo {
     busy: bool,
     ended: Arc<std::sync::Mutex<bool>>,
     told: Arc<std::sync::Mutex<Option<Arc<Inbox<String>>>>>,

@@ -114,17 +114,4 @@ impl Upgrade {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_of_a_header_are_found_in_any_case_and_place() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
-        assert!(has_token(&headers, &header::CONNECTION, "upgrade"));
-        assert!(!has_token(&headers, &header::CONNECTION, "up"));
-        assert!(!is_asked(&headers));
-        headers.append(header::UPGRADE, HeaderValue::from_static("WebSocket"));
-        assert!(is_asked(&headers));
-    }
-}
+mod tests;
