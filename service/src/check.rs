@@ -88,6 +88,9 @@ pub fn check_feed(
             return Ok(None);
         }
         let wrong = check.compare()?;
+        if !wrong.is_empty() {
+            engine.settle();
+        }
         // What changed while we looked is compared again with the entries that changed it.
         if wrong.is_empty() || engine.head(feed)?.seq == check.report.head.seq {
             check.finish(wrong);

@@ -293,6 +293,10 @@ pub trait Engine: Send + Sync + 'static {
     /// A consistent copy of everything durable, while writes go on. `dir` must not exist.
     fn backup(&self, dir: &Path) -> Result<(), EngineError>;
 
+    /// Waits until whatever a reader may have seen of a commit is covered by its heads: rows of a commit can be read a
+    /// moment before the head that belongs to them.
+    fn settle(&self);
+
     /// Removes change rows up to and including `commit_no`.
     fn prune_changes(&self, upto: u64) -> Result<(), EngineError>;
 

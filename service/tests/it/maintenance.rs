@@ -11,6 +11,7 @@ use feedlog_core::ids::{ClientMsgId, SeqId};
 use feedlog_core::policy::Denied;
 use feedlog_core::rows::{RowKey, RowValue};
 use feedlog_service::admin::{JobKind, JobState};
+use feedlog_service::check::check_feed;
 use feedlog_service::clock::Clock;
 use feedlog_service::views::{AttachTo, Delivery, GoneReason};
 use feedlog_service::{Gate, Projection, ProjectionError, ReadError, Store, StoreConfig};
@@ -175,6 +176,19 @@ async fn verify_and_rebuild_find_nothing_while_others_send() {
     }
     assert_eq!(exported.len(), 203);
     assert_eq!(maintenance.feeds(None, 10).await.unwrap().len(), 3);
+}
+
+/// Rows can be read a moment before their head: that is not a difference.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_waits_for_the_head_of_rows_that_it_saw() {
+    let (store, engine) = open(config());
+    let feed = group(&store, "g", "ann", &["bob"]).await;
+    let bob = store.gate(user("bob"));
+    say(&bob, &feed, "1").await;
+    *engine.behind.lock().unwrap() = Some((feed.clone(), engine.head(&feed).unwrap()));
+    let last = say(&bob, &feed, "2").await.seq;
+    let report = check_feed(&*engine, &feed, &|| true).unwrap().unwrap();
+    assert_eq!((report.problems, report.head.seq), (Vec::new(), last));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -322,6 +322,11 @@ impl<K: Kv> Engine for LogEngine<K> {
         crate::dir::sync_dir(dir).map_err(failed)
     }
 
+    fn settle(&self) {
+        // A commit is written and its heads are moved under this lock.
+        drop(self.writer());
+    }
+
     fn prune_changes(&self, upto: u64) -> Result<(), EngineError> {
         self.prune(upto)
     }
