@@ -377,6 +377,7 @@ pub(crate) fn feed_of_range(range: &RowRange) -> Option<&FeedId> {
         | RowRange::Requests(feed)
         | RowRange::Counts(feed, _, _)
         | RowRange::UserCounts(feed, _, _, _)
+        | RowRange::AllUserCounts(feed)
         | RowRange::Fates(feed, _, _)
         | RowRange::Reactions(feed, _) => Some(feed),
         RowRange::Expiries(_) | RowRange::UserFeeds(_) | RowRange::Places(_) | RowRange::Receipts(_) => None,
@@ -398,6 +399,7 @@ pub(crate) fn row_range(range: &RowRange, number: u64) -> KeyRange {
         RowRange::Requests(_) => KeyRange::prefix(Table::Rows, in_feed(number, Kind::Request, 0)),
         RowRange::Counts(_, from, to) => between(in_feed(number, Kind::Counts, 10), *from, *to),
         RowRange::UserCounts(_, uid, from, to) => between(user_counts_of(number, uid), *from, *to),
+        RowRange::AllUserCounts(_) => KeyRange::prefix(Table::Rows, in_feed(number, Kind::UserCounts, 0)),
         RowRange::Fates(_, from, to) => between(in_feed(number, Kind::Fate, 10), from.0, to.0),
         RowRange::Reactions(_, seq) => {
             let mut prefix = in_feed(number, Kind::Reaction, 9);

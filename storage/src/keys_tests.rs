@@ -118,6 +118,7 @@ fn ranges_hold_their_rows_and_no_others() {
     check(RowRange::Counts(feed("a"), 1, 69_999), &[]);
     check(RowRange::UserCounts(feed("a"), uid("bob"), 3, 3), &[5]);
     check(RowRange::UserCounts(feed("a"), uid("bo"), 0, 99), &[]);
+    check(RowRange::AllUserCounts(feed("a")), &[5]);
     check(RowRange::Fates(feed("a"), SeqId(1), SeqId(2)), &[6]);
     check(RowRange::Reactions(feed("a"), SeqId(9)), &[7]);
     check(RowRange::UserFeeds(uid("bob")), &[8]);

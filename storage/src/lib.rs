@@ -178,6 +178,8 @@ pub enum RowRange {
     Counts(FeedId, u64, u64),
     /// One user's counted sets of blocks `from..=to`.
     UserCounts(FeedId, Uid, u64, u64),
+    /// Counted sets of all users of a feed, by uid and block.
+    AllUserCounts(FeedId),
     /// Fates of the messages `from..=to`.
     Fates(FeedId, SeqId, SeqId),
     /// Reactions to one message.

@@ -301,6 +301,22 @@ pub(super) fn rows_and_ranges(make: Make<'_>, dir: &Path) {
     assert_eq!(blocks("bo", 0, u64::MAX), [0, 1, 255, 256, 70_000]);
     assert_eq!(blocks("bo", 1, 256), [1, 255, 256]);
     assert!(blocks("bo", 2, 254).is_empty());
+    // From one user to the next, however many blocks each has.
+    let users = RowRange::AllUserCounts(a.clone());
+    let mut after = None;
+    let mut found = Vec::new();
+    while let Some(RowKey::UserCounts(_, next, _)) = keys(&users, Forward, after.as_ref(), 1).pop() {
+        after = Some(RowKey::UserCounts(a.clone(), next.clone(), u64::MAX));
+        found.push(next);
+    }
+    let whole = keys(&users, Forward, None, 999).into_iter().map(|key| match key {
+        RowKey::UserCounts(_, user, _) => user,
+        other => panic!("{other:?}"),
+    });
+    let mut whole: Vec<_> = whole.collect();
+    whole.dedup();
+    assert_eq!(found, whole);
+    assert!(found.contains(&uid("bo")) && found.is_sorted());
     assert_eq!(keys(&RowRange::Counts(a.clone(), 1, 256), Backward, None, 99).len(), 3);
     assert_eq!(keys(&RowRange::Reactions(a.clone(), SeqId(300)), Forward, None, 99).len(), 5);
     let user_feeds: Vec<_> = [&a, &b].map(|feed| RowKey::UserFeed(uid("bo"), feed.clone())).to_vec();

@@ -235,12 +235,13 @@ impl Run<'_> {
     fn compare_rows(&mut self) {
         let (feed, user) = (self.pick_feed(), self.pick_user());
         let (from, to) = (self.random.below(600), self.random.below(600));
-        let range = match self.random.below(6) {
+        let range = match self.random.below(7) {
             0 => RowRange::Members(feed),
             1 => RowRange::UserCounts(feed, user, from, to),
             2 => RowRange::Counts(feed, from, to),
             3 => RowRange::Fates(feed, SeqId(from), SeqId(to)),
             4 => RowRange::Expiries(to),
+            5 => RowRange::AllUserCounts(feed),
             _ => RowRange::UserFeeds(user),
         };
         let direction = if self.random.one_in(2) { Direction::Forward } else { Direction::Backward };
@@ -300,6 +301,9 @@ impl Model {
                     if (a, u) == (b, v) =>
                 {
                     (from..=to).contains(&block).then_some((*block, String::new(), 0))?
+                }
+                (RowRange::AllUserCounts(a), RowKey::UserCounts(b, uid, block)) if a == b => {
+                    (0, uid.to_string(), *block)
                 }
                 (RowRange::Fates(a, from, to), RowKey::Fate(b, seq)) if a == b => {
                     (from..=to).contains(&seq).then_some((seq.0, String::new(), 0))?
