@@ -148,7 +148,7 @@ impl Gate {
         }
         let wait = Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
         let began = Moment::now();
-        let waiter = Waiter::new(self.store.0.hub.clone(), feed.clone());
+        let waiter = Waiter::new(self.store.0.hub.clone(), feed.clone(), &self.principal.uid);
         loop {
             // Read again after registering: nothing that came in between is missed.
             let page = self.history_now(feed, query, limit).await?;

@@ -34,7 +34,7 @@ pub(super) enum Why {
 impl Attachment {
     fn new(hub: Arc<Hub>, reads: Arc<Reads>, blocking: Blocking, limits: AttachLimits) -> Self {
         let low = hub.low_water();
-        let queue = hub.queue(limits.queue);
+        let queue = hub.queue(limits.queue, &reads.principal.uid);
         Self {
             hub,
             reads,

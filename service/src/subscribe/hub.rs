@@ -40,6 +40,8 @@ pub(crate) struct Hub {
     next_queue: AtomicUsize,
     closed: AtomicBool,
     water: LowWater,
+    /// Rings when something was committed, for those who follow the commits themselves.
+    news: Notify,
 }
 
 /// A queue with one of its patterns.
@@ -86,6 +88,8 @@ struct Follower {
 /// What waits for one attachment. Bounded: what does not fit is read from the log later.
 pub(crate) struct Queue {
     id: usize,
+    /// Who reads.
+    reader: Uid,
     max: usize,
     waiting: Mutex<Waiting>,
     pub(crate) bell: Notify,
@@ -134,6 +138,7 @@ impl Hub {
             next_queue: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             water: LowWater::new(commit_no),
+            news: Notify::new(),
         }
     }
 
@@ -151,12 +156,19 @@ impl Hub {
     /// A commit is durable and its groups are about to be published.
     pub(crate) fn announce(&self, round: &Round) {
         self.water.announce(round.commit_no, round.appended, || self.all_behind());
+        self.news.notify_waiters();
     }
 
-    /// A queue for one attachment with room for `max` entries.
-    pub(crate) fn queue(&self, max: usize) -> Arc<Queue> {
+    /// Rings when something was committed. Enable the wait **before** looking at the number of the newest commit.
+    pub(crate) fn news(&self) -> &Notify {
+        &self.news
+    }
+
+    /// A queue for one attachment of `reader` with room for `max` entries.
+    pub(crate) fn queue(&self, max: usize, reader: &Uid) -> Arc<Queue> {
         let id = self.next_queue.fetch_add(1, Ordering::Relaxed);
-        let queue = Arc::new(Queue { id, max, waiting: Mutex::default(), bell: Notify::new() });
+        let (reader, bell) = (reader.clone(), Notify::new());
+        let queue = Arc::new(Queue { id, reader, max, waiting: Mutex::default(), bell });
         let mut queues = lock(&self.queues);
         queues.insert(id, Arc::downgrade(&queue));
         metrics::gauge!(names::PUSH_ATTACHMENTS).set(queues.len() as f64);
@@ -261,6 +273,27 @@ impl Hub {
         if queues.is_empty() {
             users.remove(uid);
         }
+    }
+
+    /// Who follows this feed at this moment by name or, when it is open, by pattern. Who follows all feeds of their own is
+    /// not listed: see [`Hub::follows_own`].
+    pub(crate) fn readers(&self, feed: &FeedId, is_open: bool) -> HashSet<Uid> {
+        let mut readers = HashSet::new();
+        if let Some(topic) = lock(&self.feeds[stripe(feed.as_str())]).get(feed) {
+            readers.extend(topic.followers.iter().map(|follower| follower.queue.reader.clone()));
+        }
+        if is_open {
+            let patterns = self.patterns.read().unwrap_or_else(PoisonError::into_inner);
+            patterns.each(feed.as_str(), |watcher| {
+                readers.insert(watcher.queue.reader.clone());
+            });
+        }
+        readers
+    }
+
+    /// Whether this user follows all feeds of their own at this moment.
+    pub(crate) fn follows_own(&self, uid: &Uid) -> bool {
+        lock(&self.users[stripe(uid.as_str())]).contains_key(uid)
     }
 
     /// Hands on entries that are durable now.

@@ -34,6 +34,7 @@ use crate::read::{EngineReader, Reads};
 use crate::views::{Delivery, Gone, HistoryQuery, Page, View};
 use hub::{Found, Queue};
 pub(crate) use hub::{Hub, Published};
+pub(crate) use scan::place_at;
 use scan::{Scan, Step};
 use start::Start;
 pub(crate) use waiter::Waiter;

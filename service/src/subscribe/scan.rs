@@ -259,7 +259,7 @@ fn read_feeds(
 }
 
 /// The place of the last entry that was committed up to this commit, 0 when there is none.
-pub(super) fn place_at(engine: &dyn Engine, feed: &FeedId, commit_no: u64) -> Result<SeqId, ReadError> {
+pub(crate) fn place_at(engine: &dyn Engine, feed: &FeedId, commit_no: u64) -> Result<SeqId, ReadError> {
     let head = engine.head(feed)?.seq;
     // Numbers of commits only grow within a feed. Most feeds did not change lately: the head is looked at first.
     let (mut place, mut beyond) = (SeqId::ZERO, head.next());

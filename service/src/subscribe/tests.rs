@@ -22,6 +22,10 @@ fn entry(feed: &FeedId, seq: u64, bytes: usize) -> Entry {
     }
 }
 
+fn reader() -> Uid {
+    Uid::parse("bob").unwrap()
+}
+
 /// A commit of one entry.
 fn publish(hub: &Hub, feed: &FeedId, entry: Entry, joined: Vec<(Uid, SeqId)>) {
     let commit_no = hub.newest() + 1;
@@ -39,7 +43,7 @@ fn a_queue_that_nobody_reads_stays_bounded() {
     for (max, bytes, expected) in [(8, 1, 8), (1000, 1 << 18, 4), (1000, 2 << 20, 1), (0, 1, 0)] {
         let hub = Hub::new(0);
         let feed = FeedId::parse("f").unwrap();
-        let queue = hub.queue(max);
+        let queue = hub.queue(max, &reader());
         hub.follow(&feed, &queue, 3);
         for seq in 1..=10_000 {
             publish(&hub, &feed, entry(&feed, seq, if seq < 20 { bytes } else { 0 }), Vec::new());
@@ -61,7 +65,7 @@ fn a_queue_that_nobody_reads_stays_bounded() {
 fn joined_feeds_beyond_the_bound_are_listed_again() {
     let hub = Hub::new(0);
     let user = Uid::parse("bob").unwrap();
-    let queue = hub.queue(1);
+    let queue = hub.queue(1, &reader());
     hub.follow_user(&user, &queue);
     for n in 0..1000 {
         let feed = FeedId::parse(&format!("f{n}")).unwrap();
@@ -82,7 +86,7 @@ fn pattern(text: &str) -> Pattern {
 #[test]
 fn a_pattern_is_told_of_a_feed_until_it_follows() {
     let hub = Hub::new(0);
-    let (one, other) = (hub.queue(8), hub.queue(8));
+    let (one, other) = (hub.queue(8, &reader()), hub.queue(8, &reader()));
     hub.watch(&pattern("a/+"), &one, 1);
     hub.watch(&pattern("#"), &one, 2);
     let feed = name("a/b");
@@ -123,7 +127,7 @@ fn a_pattern_is_told_of_a_feed_until_it_follows() {
 #[test]
 fn found_feeds_beyond_the_bound_are_lost() {
     let hub = Hub::new(0);
-    let queue = hub.queue(1);
+    let queue = hub.queue(1, &reader());
     hub.watch(&pattern("#"), &queue, 1);
     for n in 0..1000 {
         let feed = name(&format!("f{n}"));
@@ -141,7 +145,7 @@ fn found_feeds_beyond_the_bound_are_lost() {
 fn a_feed_that_all_follow_costs_its_followers_only() {
     let hub = Hub::new(0);
     let feed = name("a/b");
-    let queues: Vec<_> = (0..1000).map(|_| hub.queue(8)).collect();
+    let queues: Vec<_> = (0..1000).map(|_| hub.queue(8, &reader())).collect();
     for queue in &queues {
         hub.watch(&pattern("a/#"), queue, 1);
         hub.follow(&feed, queue, 3);

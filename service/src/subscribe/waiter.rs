@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use feedlog_core::ids::FeedId;
+use feedlog_core::ids::{FeedId, Uid};
 
 use super::hub::{Hub, Queue};
 
@@ -14,9 +14,9 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    pub(crate) fn new(hub: Arc<Hub>, feed: FeedId) -> Self {
+    pub(crate) fn new(hub: Arc<Hub>, feed: FeedId, reader: &Uid) -> Self {
         // No room: the entries themselves are read from the log.
-        let queue = hub.queue(0);
+        let queue = hub.queue(0, reader);
         hub.follow(&feed, &queue, 0);
         Self { hub, queue, feed }
     }
