@@ -103,7 +103,7 @@ impl Jobs {
 /// Maintenance; made by [`crate::Store::admin`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Admin {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Admin {

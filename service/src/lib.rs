@@ -17,6 +17,7 @@ mod gate;
 mod mailbox;
 mod marks;
 pub mod metrics;
+pub mod outbox;
 mod projector;
 mod read;
 mod shard;
@@ -25,7 +26,7 @@ mod subscribe;
 pub mod views;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -71,6 +72,7 @@ pub(crate) struct Inner {
     auth: auth::Auth,
     projector: projector::Projector,
     jobs: admin::Jobs,
+    pub(crate) outbox: OnceLock<outbox::Outbox>,
     draining: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -167,6 +169,7 @@ impl Store {
             blocking: Blocking(Arc::new(Semaphore::new(BLOCKING_MAX))),
             auth,
             jobs: admin::Jobs::default(),
+            outbox: OnceLock::new(),
             draining: AtomicBool::new(false),
             threads: Mutex::new(threads),
         });
@@ -242,6 +245,9 @@ impl Store {
                 shard.drain().await;
             }
         };
+        if let Some(outbox) = self.0.outbox.get() {
+            outbox.stop().await;
+        }
         let in_time = tokio::time::timeout(deadline, answered).await.is_ok();
         if !in_time {
             tracing::warn!("the time to drain is over; commands in flight are not waited for");

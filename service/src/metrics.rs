@@ -22,6 +22,10 @@ pub const PROJECTION_LAG_COMMITS: &str = "feedlog_projection_lag_commits";
 pub const PROJECTION_EXPIRED_TOTAL: &str = "feedlog_projection_expired_total";
 /// Time of one read, by `what`.
 pub const READ_SECONDS: &str = "feedlog_read_seconds";
+/// Calls of the outbox, by `endpoint` and `outcome`: delivered, retried, dead.
+pub const OUTBOX_CALLS_TOTAL: &str = "feedlog_outbox_calls_total";
+/// How many commits an endpoint of the outbox is behind, by `endpoint`.
+pub const OUTBOX_LAG_COMMITS: &str = "feedlog_outbox_lag_commits";
 
 /// Handles of the counters of the hot path, looked up once. A recorder must be installed before the store is opened.
 #[derive(Clone)]

@@ -258,7 +258,12 @@ impl Run {
     fn prune(&mut self, inner: &Inner) {
         let newest = inner.engine.commit_no();
         let seen = self.trails.iter().map(|trail| trail.checkpoint.unwrap_or(0)).min().unwrap_or(newest);
+        let needed = match inner.outbox_floor(newest) {
+            Ok(needed) => needed,
+            Err(error) => return tracing::warn!(%error, "change rows were not pruned"),
+        };
         let upto = seen
+            .min(needed)
             .min(newest.saturating_sub(CHANGES_KEPT_MIN))
             .max(newest.saturating_sub(self.changes_kept_max));
         if upto < self.pruned + PRUNE_STEP {

@@ -8,7 +8,7 @@ use feedlog_storage::{Engine, StateKey, StateTable};
 
 use crate::append::Appender;
 use crate::error::{ReadError, SubmitError};
-use crate::{Blocking, Store};
+use crate::{Blocking, Inner, Store};
 
 /// The rows of one front end. Cheap to clone.
 #[derive(Clone)]
@@ -72,16 +72,20 @@ impl ShelfWrite {
 impl Store {
     /// The rows of one front end.
     pub fn shelf(&self, front_end: &'static str) -> Shelf {
-        Shelf {
-            front_end,
-            engine: self.0.engine.clone(),
-            appender: self.0.appender.clone(),
-            blocking: self.0.blocking.clone(),
-        }
+        Shelf::of(front_end, &self.0)
     }
 }
 
 impl Shelf {
+    pub(crate) fn of(front_end: &'static str, inner: &Inner) -> Self {
+        Self {
+            front_end,
+            engine: inner.engine.clone(),
+            appender: inner.appender.clone(),
+            blocking: inner.blocking.clone(),
+        }
+    }
+
     /// The durable value of a row.
     pub async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ReadError> {
         let (shelf, key) = (self.clone(), key.to_vec());

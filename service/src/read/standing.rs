@@ -12,7 +12,7 @@ use crate::error::ReadError;
 use crate::views::*;
 
 impl Reads {
-    fn place(&self, feed: &FeedId) -> Result<Place, ReadError> {
+    pub(crate) fn place(&self, feed: &FeedId) -> Result<Place, ReadError> {
         let key = RowKey::Place(self.principal.uid.clone(), feed.clone());
         Ok(self.reader().row(&key)?.and_then(RowValue::into_place).unwrap_or_default())
     }
@@ -123,7 +123,7 @@ impl Reads {
         Ok(read::explain(&self.reader(), &standing, muted)?)
     }
 
-    fn user_feed(&self, feed: &FeedId) -> Result<Option<UserFeed>, ReadError> {
+    pub(crate) fn user_feed(&self, feed: &FeedId) -> Result<Option<UserFeed>, ReadError> {
         let key = RowKey::UserFeed(self.principal.uid.clone(), feed.clone());
         Ok(self.reader().row(&key)?.and_then(RowValue::into_user_feed))
     }

@@ -12,6 +12,7 @@ mod logs;
 mod maintenance;
 mod marks;
 mod oracle;
+mod outbox;
 mod sending;
 mod sessions;
 mod shelf;

@@ -1,0 +1,337 @@
+//! A call as it is to be made now: from the log, the rows and the attachments of this moment. Blocks.
+//!
+//! Made anew for every try, so that nothing that was recalled meanwhile leaves (P6), and counts are those of the call.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use feedlog_core::command::{Principal, Scopes};
+use feedlog_core::entry::{Entry, Payload};
+use feedlog_core::event::{Event, FeedKind};
+use feedlog_core::feed::Settings;
+use feedlog_core::ids::{FeedId, SeqId, TimeMs, Uid};
+use feedlog_core::policy::ReadScope;
+use feedlog_core::read::{self, Reader, Shown, Standing};
+use feedlog_core::rows::{FeedState, RowKey, RowValue};
+use feedlog_storage::{Direction, Engine, RowRange};
+
+use super::call::{Item, To, What, Withdrawal};
+use super::plan::{Part, Run};
+use super::told::Told;
+use super::{Endpoint, OutboxLimits};
+use crate::clock::Clock;
+use crate::error::ReadError;
+use crate::read::{EngineReader, Reads};
+use crate::subscribe::Hub;
+
+/// What making a call needs.
+pub(super) struct Sources<'a> {
+    pub(super) engine: &'a Arc<dyn Engine>,
+    pub(super) hub: &'a Hub,
+    pub(super) settings: Settings,
+    pub(super) clock: &'a Clock,
+    pub(super) limits: &'a OutboxLimits,
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) told: &'a std::sync::Mutex<Told>,
+}
+
+/// What there is to tell of a run to a part of those who may be told.
+pub(super) struct Prepared {
+    pub(super) kind: FeedKind,
+    pub(super) items: Vec<Item>,
+    /// Empty: no call.
+    pub(super) to: Vec<To>,
+    /// The part as it was cut.
+    pub(super) part: Part,
+}
+
+/// An item with what decides for whom it is.
+struct Drafted {
+    item: Item,
+    /// The place whose reader knows of it.
+    about: SeqId,
+    /// Whoever wrote what it is about.
+    author: Option<Uid>,
+}
+
+impl Sources<'_> {
+    /// `part.upto` is `None` for a part that is still to be cut, or that goes to the end: `cut` says which.
+    pub(super) fn prepare(&self, run: &Run, part: &Part, cut: bool) -> Result<Prepared, ReadError> {
+        let nothing =
+            |kind, part: &Part| Prepared { kind, items: Vec::new(), to: Vec::new(), part: part.clone() };
+        let whole = Part { after: part.after.clone(), upto: None };
+        let reader = EngineReader(&**self.engine);
+        let Some(state) = reader.row(&RowKey::Feed(run.feed.clone()))?.and_then(RowValue::into_feed) else {
+            return Ok(nothing(FeedKind::Open, &whole));
+        };
+        if !self.endpoint.kinds.is_empty() && !self.endpoint.kinds.contains(&state.kind) {
+            return Ok(nothing(state.kind, &whole));
+        }
+        let now_ms = self.clock.now_ms();
+        let drafted = self.draft(run, now_ms)?;
+        if drafted.is_empty() {
+            // Whatever part comes next, there is nothing either.
+            return Ok(nothing(state.kind, &whole));
+        }
+        let (users, part) = self.users(&run.feed, &state, part, cut)?;
+        let readers = self.hub.readers(&run.feed, state.kind == FeedKind::Open);
+        let mut to = Vec::new();
+        let mut wanted = vec![false; drafted.len()];
+        for uid in users {
+            let Some(mut one) = self.tell(run, &state, &drafted, uid, &readers, now_ms)? else { continue };
+            let concerned = one.items.take().unwrap_or_default();
+            concerned.iter().for_each(|at| wanted[*at] = true);
+            to.push(To { items: Some(concerned), ..one });
+        }
+        // What concerns nobody does not leave.
+        let mut place = vec![0; drafted.len()];
+        let mut items = Vec::new();
+        for (at, drafted) in drafted.into_iter().enumerate() {
+            if wanted[at] {
+                place[at] = items.len();
+                items.push(drafted.item);
+            }
+        }
+        for one in &mut to {
+            let concerned: Vec<usize> =
+                one.items.take().unwrap_or_default().into_iter().map(|at| place[at]).collect();
+            one.items = (concerned.len() < items.len()).then_some(concerned);
+        }
+        self.weigh(&mut items);
+        Ok(Prepared { kind: state.kind, items, to, part })
+    }
+
+    /// What the entries of the run are to those who know only the endpoint, in order.
+    fn draft(&self, run: &Run, now_ms: TimeMs) -> Result<Vec<Drafted>, ReadError> {
+        let mut drafted = Vec::new();
+        let mut next = run.first;
+        while next <= run.last {
+            let count = usize::try_from(run.last.0 - next.0 + 1).unwrap_or(usize::MAX);
+            let entries = self.engine.read(
+                &run.feed,
+                next,
+                run.last,
+                Direction::Forward,
+                count,
+                self.limits.call_bytes_max,
+            )?;
+            let Some(last) = entries.last() else { break };
+            next = last.seq.next();
+            for entry in entries {
+                self.draft_entry(entry, now_ms, &mut drafted)?;
+            }
+        }
+        Ok(drafted)
+    }
+
+    fn draft_entry(&self, entry: Entry, now_ms: TimeMs, out: &mut Vec<Drafted>) -> Result<(), ReadError> {
+        let reader = EngineReader(&**self.engine);
+        let events = self.endpoint.events;
+        let seq = entry.seq;
+        let withdraw = |target: SeqId, reason: Withdrawal| -> Result<Option<Drafted>, ReadError> {
+            let Some(message) = reader.entry(&entry.feed, target)? else { return Ok(None) };
+            if !self.is_of_sender(&message.sender) {
+                return Ok(None);
+            }
+            let item = Item { seq, what: What::Withdrawn { target, reason } };
+            Ok(Some(Drafted { item, about: target, author: Some(message.sender) }))
+        };
+        match &entry.event {
+            Event::MessageSent(_) if events.messages && self.is_of_sender(&entry.sender) => {
+                let everything = ReadScope { first: SeqId(1), contents: true, manages: false };
+                let author = Some(entry.sender.clone());
+                // INVARIANT: what is recalled, expired or erased by now is in no call (P6).
+                if let Shown::View(view) = read::show(&reader, entry, everything, Some(SeqId::ZERO), now_ms)?
+                    && view.fate.as_ref().is_none_or(|fate| fate.recalled.is_none())
+                {
+                    let what = What::Message { entry: Box::new(view.entry), left_out: false };
+                    out.push(Drafted { item: Item { seq, what }, about: seq, author });
+                }
+            }
+            Event::Notified { .. } if events.messages && self.is_of_sender(&entry.sender) => {
+                let author = Some(entry.sender.clone());
+                let what = What::Notified { entry: Box::new(entry), left_out: false };
+                out.push(Drafted { item: Item { seq, what }, about: seq, author });
+            }
+            Event::MessageRecalled { target, .. } if events.withdrawals => {
+                out.extend(withdraw(*target, Withdrawal::Recalled)?);
+            }
+            Event::MessagesExpired { targets } if events.withdrawals => {
+                for (target, _) in targets {
+                    out.extend(withdraw(*target, Withdrawal::Expired)?);
+                }
+            }
+            Event::MessagesErased { targets, .. } if events.withdrawals => {
+                for (target, _) in targets {
+                    out.extend(withdraw(*target, Withdrawal::Erased)?);
+                }
+            }
+            Event::MarkMoved { feed, read: Some((upto, _)), .. } if events.reads => {
+                let what = What::Read { feed: feed.clone(), upto: *upto };
+                out.push(Drafted { item: Item { seq, what }, about: seq, author: None });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_of_sender(&self, sender: &Uid) -> bool {
+        let senders = &self.endpoint.senders;
+        senders.is_empty() || senders.iter().any(|pattern| pattern.matches(sender.as_str()))
+    }
+
+    /// One user's row of the call, with the indexes of all items that concern that user; `None`: none does.
+    fn tell(
+        &self,
+        run: &Run,
+        state: &FeedState,
+        drafted: &[Drafted],
+        uid: Uid,
+        readers: &HashSet<Uid>,
+        now_ms: TimeMs,
+    ) -> Result<Option<To>, ReadError> {
+        let is_connected = readers.contains(&uid) || self.hub.follows_own(&uid);
+        let only_live = |one: &Drafted| matches!(one.item.what, What::Message { .. } | What::Notified { .. });
+        // Most often; no row needs to be read for it.
+        if is_connected && drafted.iter().all(only_live) {
+            return Ok(None);
+        }
+        let reads = self.reads_of(&uid);
+        let access = match reads.contents(&run.feed) {
+            Ok(access) => access,
+            Err(ReadError::Denied(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let place = reads.place(&run.feed)?;
+        let head = self.engine.head(&run.feed)?;
+        let standing =
+            Standing { feed: &run.feed, uid: &uid, user_feed: reads.user_feed(&run.feed)?, place, head };
+        if state.kind == FeedKind::Open && !standing.counts() {
+            return Ok(None);
+        }
+        let is_muted = place.muted_until_ms > now_ms;
+        let mut items = Vec::new();
+        for (at, one) in drafted.iter().enumerate() {
+            let may_see = one.about >= access.scope.first && one.author.as_ref() != Some(&uid);
+            let concerns = match &one.item.what {
+                // What counts as unread, and messages of the system.
+                What::Message { entry, .. } => !is_connected && !is_muted && entry.ordinal > standing.start(),
+                What::Notified { .. } => !is_connected && !is_muted,
+                // Also for those who are connected now: it may have been pushed before they were.
+                What::Withdrawn { .. } => true,
+                What::Read { feed, upto } => self.may_have_told(&uid, feed, *upto)?,
+            };
+            if may_see && concerns {
+                items.push(at);
+            }
+        }
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let unread = reads.unread()?;
+        let last_seq = place.received_seq.max(place.read_seq).max(access.scope.first.prev());
+        Ok(Some(To {
+            uid,
+            badge: unread.total,
+            badge_unmuted: unread.total_unmuted,
+            last_seq,
+            items: Some(items),
+        }))
+    }
+
+    fn may_have_told(&self, uid: &Uid, feed: &FeedId, upto: SeqId) -> Result<bool, ReadError> {
+        let Some(newest) = EngineReader(&**self.engine).entry(feed, upto)? else { return Ok(false) };
+        let told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(told.may_have(uid, feed, newest.time_ms))
+    }
+
+    fn reads_of(&self, uid: &Uid) -> Reads {
+        let scopes = Scopes { user: true, ..Scopes::default() };
+        Reads {
+            engine: self.engine.clone(),
+            principal: Arc::new(Principal { uid: uid.clone(), scopes, anonymous: false, via: None }),
+            settings: self.settings,
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Who may be told of a feed, by name: a bounded number of them, and the part that they make up.
+    fn users(
+        &self,
+        feed: &FeedId,
+        state: &FeedState,
+        part: &Part,
+        cut: bool,
+    ) -> Result<(Vec<Uid>, Part), ReadError> {
+        let max = self.limits.members_max.max(1);
+        // One more tells whether there are more. A part that was cut before may have grown since.
+        let limit = if cut { max + 1 } else { 4 * max };
+        let mut users = match state.kind {
+            FeedKind::Personal => feed.personal_uid().into_iter().collect(),
+            FeedKind::Direct | FeedKind::Group => self.members(feed, part.after.as_ref(), limit)?,
+            FeedKind::Open => self.visitors(feed, part.after.as_ref(), limit)?,
+        };
+        let mut part = part.clone();
+        if cut && users.len() > max {
+            users.truncate(max);
+            part.upto = users.last().cloned();
+        }
+        if let Some(upto) = &part.upto {
+            users.retain(|uid| uid <= upto);
+        }
+        Ok((users, part))
+    }
+
+    fn members(&self, feed: &FeedId, after: Option<&Uid>, limit: usize) -> Result<Vec<Uid>, ReadError> {
+        let after = after.map(|uid| RowKey::Member(feed.clone(), uid.clone()));
+        let rows =
+            self.engine.rows(&RowRange::Members(feed.clone()), Direction::Forward, after.as_ref(), limit)?;
+        let uid = |(key, _)| if let RowKey::Member(_, uid) = key { Some(uid) } else { None };
+        Ok(rows.into_iter().filter_map(uid).collect())
+    }
+
+    /// Users who set a mark in an open feed or have sent there (or were mentioned: that alone does not count, as
+    /// [`Sources::tell`] finds).
+    fn visitors(&self, feed: &FeedId, after: Option<&Uid>, limit: usize) -> Result<Vec<Uid>, ReadError> {
+        let from = after.map(|uid| RowKey::Receipt(feed.clone(), uid.clone()));
+        let rows =
+            self.engine.rows(&RowRange::Receipts(feed.clone()), Direction::Forward, from.as_ref(), limit)?;
+        let uid = |(key, _)| if let RowKey::Receipt(_, uid) = key { Some(uid) } else { None };
+        let mut users: Vec<Uid> = rows.into_iter().filter_map(uid).collect();
+        let range = RowRange::AllUserCounts(feed.clone());
+        let mut at = after.cloned();
+        for _ in 0..limit {
+            let from = at.take().map(|uid| RowKey::UserCounts(feed.clone(), uid, u64::MAX));
+            let next = self.engine.rows(&range, Direction::Forward, from.as_ref(), 1)?.pop();
+            let Some((RowKey::UserCounts(_, uid, _), _)) = next else { break };
+            at = Some(uid.clone());
+            users.push(uid);
+        }
+        users.retain(|uid| !uid.is_anonymous());
+        users.sort_unstable();
+        users.dedup();
+        users.truncate(limit);
+        Ok(users)
+    }
+
+    /// Leaves payloads out that the endpoint does not want or that would make the call too large.
+    fn weigh(&self, items: &mut [Item]) {
+        let mut bytes = 0;
+        for item in items {
+            let (What::Message { entry, left_out } | What::Notified { entry, left_out }) = &mut item.what
+            else {
+                continue;
+            };
+            let size = entry.payload.size();
+            if size == 0 {
+                continue;
+            }
+            if !self.endpoint.payload || bytes + size > self.limits.call_bytes_max {
+                entry.payload = Payload::None;
+                *left_out = true;
+            } else {
+                bytes += size;
+            }
+        }
+    }
+}
