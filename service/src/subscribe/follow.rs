@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use feedlog_core::ids::{FeedId, SeqId};
 use feedlog_core::pattern::Pattern;
-use feedlog_core::policy::{Denied, ReadScope};
+use feedlog_core::policy::Denied;
 
 use super::hub::Hub;
 use super::scan::Scan;
-use super::start::{Ask, Start, find_start, find_start_or_wait, list_mine, start, starts};
+use super::start::{Ask, Found, Start, find_start, find_start_or_wait, list_mine, start, starts};
 use super::wants::Stage;
 use super::{AttachLimits, Attachment, Followed};
 use crate::Blocking;
@@ -253,7 +253,7 @@ impl Attachment {
         &mut self,
         feed: FeedId,
         after: After,
-        find: fn(&Reads, &Ask) -> Result<(SeqId, ReadScope, bool), ReadError>,
+        find: fn(&Reads, &Ask) -> Result<Found, ReadError>,
     ) -> Result<(), ReadError> {
         self.finish_reading().await?;
         let slot = self.slots.get(&feed).copied();

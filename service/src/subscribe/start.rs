@@ -48,9 +48,12 @@ pub(super) fn start(reads: &Reads, ask: Ask) -> Result<Start, ReadError> {
     }
 }
 
+/// Where a feed's reader is, what it may have, and whether the feed is of the kind that patterns match.
+pub(super) type Found = (SeqId, ReadScope, bool);
+
 /// As [`find_start`], for a feed that may not exist yet: then from its first entry on, should it become one that this
 /// reader may have. That is decided when its first entry comes, see `changes_access`.
-pub(super) fn find_start_or_wait(reads: &Reads, ask: &Ask) -> Result<(SeqId, ReadScope, bool), ReadError> {
+pub(super) fn find_start_or_wait(reads: &Reads, ask: &Ask) -> Result<Found, ReadError> {
     match find_start(reads, ask) {
         Err(ReadError::Denied(_)) if reads.may_come(&ask.feed)? => {
             Ok((SeqId::ZERO, ReadScope { first: SeqId(1), contents: true, manages: false }, false))
@@ -61,7 +64,7 @@ pub(super) fn find_start_or_wait(reads: &Reads, ask: &Ask) -> Result<(SeqId, Rea
     }
 }
 
-pub(super) fn find_start(reads: &Reads, ask: &Ask) -> Result<(SeqId, ReadScope, bool), ReadError> {
+pub(super) fn find_start(reads: &Reads, ask: &Ask) -> Result<Found, ReadError> {
     let access = reads.contents(&ask.feed)?;
     let is_open = access.state.kind == FeedKind::Open;
     let engine = &*reads.engine;
