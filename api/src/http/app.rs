@@ -228,7 +228,7 @@ fn brings_credential(parts: &Parts, query_token: bool) -> bool {
         || query_token && parts.uri.query().is_some_and(|query| query.contains("token="))
 }
 
-fn local_peer() -> Peer {
+pub(crate) fn local_peer() -> Peer {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let connection = format!("local-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), connection: connection.into() }

@@ -5,7 +5,7 @@
 
 mod admin;
 pub(crate) mod app;
-mod call;
+pub(crate) mod call;
 mod config;
 mod docs;
 mod entries;

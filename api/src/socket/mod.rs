@@ -24,7 +24,7 @@ use crate::driver::{Io, exchange, finish};
 pub(crate) use framing::Frame;
 use framing::{Framing, Got};
 pub(crate) use inbox::Inbox;
-pub(crate) use upgrade::upgrade;
+pub(crate) use upgrade::{is_asked, upgrade};
 
 /// Deliveries, and things told, that are taken before anything is sent.
 const ROUND_MAX: usize = 256;

@@ -1,0 +1,5 @@
+//! The front end from outside: the real server on sockets, with clients that send what node-gotapi-ws sent.
+
+mod classification;
+mod examples;
+mod world;
