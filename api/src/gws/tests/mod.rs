@@ -2,4 +2,6 @@
 
 mod classification;
 mod examples;
+mod limits;
+mod resolutions;
 mod world;
