@@ -1,35 +1,112 @@
 //! CONNMIX: the WebSocket user message center.
+//!
+//! | file | what |
+//! |---|---|
+//! | `ops.rs` | what clients say, the table of channels; pure |
+//! | `follows.rs` | what a client subscribes to, and the frames for what comes; no IO |
+//! | `client.rs` | a client's connection: log in, subscribe |
+//! | `login.rs` | the webhook that says whose a token is |
+//! | `asked.rs` | what back ends ask and are answered; pure |
+//! | `caller.rs`, `access.rs` | which back ends may ask |
+//! | `api.rs`, `publish.rs` | `/v1/mesh/…` and `/ws/v1` |
+//! | `queue.rs` | topics and their workers |
+//! | `registry.rs` | who is connected: counts, and frames for one connection |
+//! | `center.rs` | `/version`, `/v1/nodes` |
+//!
+//! Every publish is a message of its channel's feed before anybody gets it; what is delivered comes from the log.
+
+mod access;
+mod api;
+mod asked;
+mod caller;
+mod carried;
+mod center;
+mod client;
+mod config;
+mod follows;
+mod login;
+mod ops;
+mod publish;
+mod queue;
+mod registry;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use feedlog_core::ids::FeedId;
 use feedlog_service::Store;
 
-use crate::http::app::App;
+use crate::http::app::{App, Peer};
+use crate::socket::upgrade;
+use access::AccessList;
+pub use asked::fuzz as fuzz_api;
+use caller::{Caller, refuse};
+pub use config::{ConnmixConfig, ConnmixError};
+use login::Webhook;
+use ops::Types;
+pub use ops::fuzz as fuzz_client;
+use queue::Queues;
+use registry::Registry;
 
-/// Settings of the CONNMIX front end.
-#[derive(Debug, Clone, Default)]
-pub struct ConnmixConfig {}
-
-/// Why the front end did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnmixError {}
+/// What a client may send besides a payload's worth: an op is small.
+const BEYOND_PAYLOAD: usize = 64 * 1024;
 
 /// The CONNMIX front end. Cheap to clone.
 #[derive(Clone)]
-pub struct Connmix {}
+pub struct Connmix(Arc<Inner>);
+
+struct Inner {
+    config: ConnmixConfig,
+    store: Store,
+    types: Types,
+    registry: Arc<Registry<client::Told>>,
+    webhook: Option<Arc<Webhook>>,
+    access: AccessList,
+    queues: Queues,
+    topic: Option<FeedId>,
+}
 
 impl Connmix {
     /// A front end over a store.
-    pub fn new(_config: ConnmixConfig, _store: Store) -> Result<Self, ConnmixError> {
-        Ok(Self {})
+    ///
+    /// # Errors
+    /// When the configuration is not one.
+    pub fn new(config: ConnmixConfig, store: Store) -> Result<Self, ConnmixError> {
+        if !config.path.starts_with('/') || config.path.contains(['?', '#', ' ']) {
+            return Err(ConnmixError::BadPath(config.path));
+        }
+        let types = |types: &[String]| {
+            let bad = |kind: &&String| {
+                kind.is_empty() || *kind == "user" || kind.contains('@') || kind.contains(char::is_whitespace)
+            };
+            match types.iter().find(bad) {
+                Some(bad) => Err(ConnmixError::BadType(bad.clone())),
+                None => Ok(types.iter().map(|kind| Arc::from(kind.as_str())).collect::<Vec<_>>()),
+            }
+        };
+        let topic = config.client_topic.as_deref().map(|topic| {
+            let feed = FeedId::parse(topic).ok().filter(|feed| !feed.is_reserved());
+            feed.ok_or(ConnmixError::BadTopic)
+        });
+        Ok(Self(Arc::new(Inner {
+            types: Types { private: types(&config.private_types)?, public: types(&config.public_types)? },
+            registry: Arc::new(Registry::new(store.now_ms())),
+            webhook: Webhook::new(&config)?.map(Arc::new),
+            access: AccessList::load(&config)?,
+            queues: Queues::new(config.topics_max),
+            topic: topic.transpose()?,
+            store,
+            config,
+        })))
     }
 
     /// Whether a path of the shared port is the one of clients.
-    pub(crate) fn is_client_path(&self, _path: &str) -> bool {
-        false
+    pub(crate) fn is_client_path(&self, path: &str) -> bool {
+        path == self.0.config.path
     }
 
     /// What is done beside all connections, for ever.
@@ -38,22 +115,64 @@ impl Connmix {
     }
 }
 
+fn peer(request: &axum::http::request::Parts) -> Peer {
+    request.extensions.get::<Peer>().cloned().unwrap_or_else(crate::http::app::local_peer)
+}
+
 /// Answers a client of the message center.
-pub(crate) async fn client(_connmix: &Connmix, _app: &Arc<App>, _request: Request<Body>) -> Response {
-    StatusCode::NOT_FOUND.into_response()
+pub(crate) async fn client(connmix: &Connmix, app: &Arc<App>, request: Request<Body>) -> Response {
+    let (mut parts, _) = request.into_parts();
+    match upgrade(app, &mut parts) {
+        Ok(upgrade) => {
+            let client = client::Client::new(connmix.clone(), app.clone(), peer(&parts));
+            upgrade.talk(client, BEYOND_PAYLOAD)
+        }
+        Err(response) => response,
+    }
 }
 
 /// Answers a back end; `own_listener`: on the listener that serves nothing else.
 pub(crate) async fn api(
-    _connmix: &Connmix,
-    _app: &Arc<App>,
-    _request: Request<Body>,
-    _own_listener: bool,
+    connmix: &Connmix,
+    app: &Arc<App>,
+    request: Request<Body>,
+    own_listener: bool,
 ) -> Response {
-    StatusCode::NOT_FOUND.into_response()
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let calls = matches!(path, "/v1/mesh/publish" | "/v1/mesh/send");
+    if !calls && path != "/ws/v1" {
+        return refuse(StatusCode::NOT_FOUND, "there is nothing here", None);
+    }
+    let caller = match Caller::of(connmix, app, &parts, &peer(&parts), own_listener) {
+        Ok(caller) => caller,
+        Err(response) => return *response,
+    };
+    if calls {
+        return api::post(connmix, app, caller, &parts, body).await;
+    }
+    match upgrade(app, &mut parts) {
+        Ok(upgrade) => {
+            let talk = api::Api::new(connmix.clone(), app.clone(), caller);
+            upgrade.talk(talk, api::beyond_payload(connmix))
+        }
+        Err(response) => response,
+    }
 }
 
 /// Answers those who look for the nodes.
-pub(crate) async fn center(_connmix: &Connmix, _app: &Arc<App>, _request: Request<Body>) -> Response {
-    StatusCode::NOT_FOUND.into_response()
+pub(crate) async fn center(connmix: &Connmix, app: &Arc<App>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let is_version = parts.uri.path() == "/version";
+    // Which versions there are is no secret; who may call may also know where.
+    if !is_version && let Err(response) = Caller::of(connmix, app, &parts, &peer(&parts), true) {
+        return *response;
+    }
+    match center::answer(&parts, connmix.0.config.api_port) {
+        Some(answer) => {
+            let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+            (json, answer.to_string()).into_response()
+        }
+        None => refuse(StatusCode::NOT_FOUND, "there is nothing here", None),
+    }
 }

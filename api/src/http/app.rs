@@ -95,6 +95,11 @@ impl App {
         Ok((principal, token))
     }
 
+    /// Remembers a wrong credential; the error to answer with when there were too many from that address.
+    pub(crate) fn failed(&self, address: IpAddr) -> Option<ApiError> {
+        self.failures.count(address).err()
+    }
+
     fn principal(
         &self,
         parts: &Parts,

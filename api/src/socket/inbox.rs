@@ -23,7 +23,7 @@ struct Waiting<T> {
 }
 
 impl<T> Inbox<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let waiting = Waiting { told: VecDeque::new(), bytes: 0, closed: false };
         Self { waiting: Mutex::new(waiting), bell: Notify::new() }
     }

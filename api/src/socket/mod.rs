@@ -37,6 +37,8 @@ const LINGER_WAIT: Duration = Duration::from_secs(1);
 pub(crate) mod close {
     /// The server is closing, or the peer is not heard of.
     pub(crate) const GOING_AWAY: u16 = 1001;
+    /// The peer sends a kind of data that means nothing here.
+    pub(crate) const UNSUPPORTED: u16 = 1003;
     /// The peer does what it may not.
     pub(crate) const POLICY: u16 = 1008;
     /// Something failed here; come again.
@@ -181,6 +183,11 @@ impl<T: Talk> Line<T> {
         self.pending.push_back(bytes);
         self.pending_bytes += bytes;
         Ok(())
+    }
+
+    /// Bytes that wait to leave.
+    pub(crate) fn waiting(&mut self) -> usize {
+        self.framing.out().len()
     }
 
     /// Commands whose outcome is still to come.

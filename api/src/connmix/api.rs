@@ -1,0 +1,355 @@
+//! The API for back ends: single calls over HTTP, and many at a time over `/ws/v1`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use feedlog_service::views::Delivery;
+use feedlog_service::{Receipt, SubmitError};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::asked::{self, Asked, ConnCall, Fault, Id, Publish, Reply, code};
+use super::caller::{Caller, refuse};
+use super::client::Told;
+use super::queue::{NoTopic, Share};
+use super::{Connmix, publish};
+use crate::http::app::{App, drained};
+use crate::http::stream::still_good;
+use crate::socket::{Frame, Line, Talk, close};
+
+/// What a call to a connection may hold up at a time.
+const WORKS_MAX: usize = 256;
+/// Bytes that may wait for a worker before it gets no more messages.
+const WORKER_BYTES_MAX: usize = 64 * 1024;
+/// How soon a worker that takes nothing is looked at again.
+const WORKER_LOOK: Duration = Duration::from_millis(20);
+
+const PING: &str = "ping";
+const PONG: &[u8] = b"pong";
+
+impl Connmix {
+    /// How many get what is published now, and what the back end is told.
+    fn published(&self, channel: &str, outcome: Result<Receipt, SubmitError>) -> Reply {
+        match outcome {
+            Ok(receipt) => {
+                let done = receipt.done();
+                // What was there before is not delivered again.
+                let (delivered, failed) =
+                    if done.duplicate { (0, 0) } else { self.0.registry.count(channel) };
+                Reply::Published { delivered, failed, seq: done.seq.0, duplicate: done.duplicate }
+            }
+            Err(error) => Reply::Failed(publish::fault(error)),
+        }
+    }
+
+    /// One frame to one connection. It is not stored: there is nobody whom it is for when that connection is gone.
+    fn send(&self, client: u64, body: asked::Body) -> Reply {
+        let bytes = body.bytes.len();
+        match self.0.registry.tell(client, Told::Frame(body), bytes) {
+            true => Reply::Done,
+            false => Reply::Failed(Fault::new(code::SEND, "the connection is gone, or takes nothing")),
+        }
+    }
+}
+
+fn not_allowed() -> Fault {
+    Fault::new(code::PARAMETER, "the access list does not allow this")
+}
+
+fn too_many() -> Fault {
+    Fault::new(code::SEND, "rate_limited: too many requests")
+}
+
+/// `POST /v1/mesh/publish`, `POST /v1/mesh/send`. [connmix: HTTP status for API errors]
+pub(crate) async fn post(
+    connmix: &Connmix,
+    app: &App,
+    caller: Caller,
+    parts: &Parts,
+    body: Body,
+) -> Response {
+    if parts.method != Method::POST {
+        let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "this is a POST", None);
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    let body = match read(connmix, app, body).await {
+        Ok(body) => body,
+        Err(response) => return *response,
+    };
+    let Ok(text) = serde_json::from_slice::<&RawValue>(&body).map(RawValue::get) else {
+        return refuse(StatusCode::BAD_REQUEST, "the body is not JSON", None);
+    };
+    let asked = match parts.uri.path() {
+        "/v1/mesh/publish" => asked::publish(text).map(Asked::Publish),
+        _ => asked::send(text),
+    };
+    let reply = match asked {
+        _ if !caller.roles.write => Reply::Failed(not_allowed()),
+        _ if connmix.0.store.auth().check_principal(caller.gate.principal()).is_err() => {
+            Reply::Failed(too_many())
+        }
+        Ok(Asked::Publish(publish)) => match publish::command(&connmix.0.types, publish) {
+            Ok((target, command)) => connmix.published(&target.name, caller.gate.submit(command).await),
+            Err(fault) => Reply::Failed(fault),
+        },
+        Ok(Asked::Send { client, body }) => connmix.send(client, body),
+        Ok(_) => Reply::Failed(Fault::new(code::PARAMETER, "invalid parameter")),
+        Err(fault) => Reply::Failed(fault),
+    };
+    let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (json, reply.write(None)).into_response()
+}
+
+async fn read(connmix: &Connmix, app: &App, body: Body) -> Result<Bytes, Box<Response>> {
+    let max = connmix.0.config.payload_bytes_max.saturating_add(beyond_payload(connmix));
+    let within = Duration::from_millis(app.config.body_read_ms_max);
+    match timeout(within, Limited::new(body, max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large", None).into())
+        }
+        Ok(Err(_)) => Err(refuse(StatusCode::BAD_REQUEST, "the body ended early", None).into()),
+        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", None).into()),
+    }
+}
+
+/// A payload is in a JSON string, where a quotation mark has two bytes, or in base64; the rest is round it.
+pub(crate) fn beyond_payload(connmix: &Connmix) -> usize {
+    connmix.0.config.payload_bytes_max.saturating_add(64 * 1024)
+}
+
+/// A connection to `/ws/v1`.
+pub(crate) struct Api {
+    connmix: Connmix,
+    app: Arc<App>,
+    caller: Caller,
+    /// What was submitted, in order, with the channels.
+    pending: VecDeque<(Id, Arc<str>)>,
+    /// Topics that are popped from.
+    consuming: Option<Consuming>,
+    due: Option<Instant>,
+}
+
+struct Consuming {
+    stop: CancellationToken,
+    topics: HashMap<String, ()>,
+    /// Shares that ask for nothing while the worker takes nothing.
+    held: Vec<Share>,
+}
+
+/// What the connection waits for by itself.
+pub(crate) enum Done {
+    Called(Id, Reply),
+    Joined(Id, Result<Vec<(String, Share)>, NoTopic>),
+    Popped(Share, String),
+    Stopped,
+}
+
+type ApiLine = Line<Api>;
+
+impl Api {
+    pub(crate) fn new(connmix: Connmix, app: Arc<App>, caller: Caller) -> Self {
+        Self { connmix, app, caller, pending: VecDeque::new(), consuming: None, due: None }
+    }
+
+    async fn asked(&mut self, line: &mut ApiLine, id: Id, asked: Asked) -> Result<(), (Id, Fault)> {
+        let write = !matches!(asked, Asked::Pop { .. } | Asked::Unpop);
+        if !(if write { self.caller.roles.write } else { self.caller.roles.read }) {
+            return Err((id, not_allowed()));
+        }
+        if self.connmix.0.store.auth().check_principal(self.caller.gate.principal()).is_err() {
+            return Err((id, too_many()));
+        }
+        match asked {
+            Asked::Publish(publish) => return self.publish(line, id, publish).await,
+            Asked::Send { client, body } => reply(line, &id, &self.connmix.send(client, body)),
+            Asked::Call { client, call } => return self.call(line, id, client, call),
+            Asked::Pop { topics } => return self.pop(line, id, topics),
+            Asked::Unpop => match self.consuming.take() {
+                Some(consuming) => {
+                    consuming.stop.cancel();
+                    reply(line, &id, &Reply::Done);
+                }
+                None => return Err((id, Fault::new(code::UNCONSUME, "nothing is consumed"))),
+            },
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, line: &mut ApiLine, id: Id, publish: Publish) -> Result<(), (Id, Fault)> {
+        let (target, command) = match publish::command(&self.connmix.0.types, publish) {
+            Ok(command) => command,
+            Err(fault) => return Err((id, fault)),
+        };
+        match line.submit(&self.caller.gate, command, Vec::new()).await {
+            Ok(()) => {
+                self.pending.push_back((id, target.name));
+                Ok(())
+            }
+            Err(error) => Err((id, publish::fault(error))),
+        }
+    }
+
+    fn call(&mut self, line: &mut ApiLine, id: Id, client: u64, call: ConnCall) -> Result<(), (Id, Fault)> {
+        let fault = || Fault::new(code::CALL, "the call failed");
+        let (answer, answered) = oneshot::channel();
+        let by = self.caller.gate.principal().clone();
+        let bytes = call.size();
+        let full = line.works() >= WORKS_MAX;
+        if full || !self.connmix.0.registry.tell(client, Told::Call { call, by, answer }, bytes) {
+            return Err((id, fault()));
+        }
+        let within = Duration::from_millis(self.connmix.0.config.call_ms_max);
+        line.work(async move {
+            match timeout(within, answered).await {
+                Ok(Ok(true)) => Done::Called(id, Reply::Done),
+                _ => Done::Called(id, Reply::Failed(fault())),
+            }
+        });
+        Ok(())
+    }
+
+    fn pop(&mut self, line: &mut ApiLine, id: Id, topics: Vec<String>) -> Result<(), (Id, Fault)> {
+        let consuming = self.consuming.get_or_insert_with(|| Consuming {
+            stop: CancellationToken::new(),
+            topics: HashMap::new(),
+            held: Vec::new(),
+        });
+        if topics.iter().any(|topic| consuming.topics.contains_key(topic)) {
+            return Err((id, Fault::new(code::CONSUMING, "it is consumed already")));
+        }
+        if consuming.topics.len() + topics.len() > self.connmix.0.config.topics_max {
+            return Err((id, Fault::new(code::CONSUME, "too many topics")));
+        }
+        consuming.topics.extend(topics.iter().map(|topic| (topic.clone(), ())));
+        let (connmix, gate) = (self.connmix.clone(), self.caller.gate.clone());
+        line.work(async move {
+            let mut shares = Vec::with_capacity(topics.len());
+            for topic in topics {
+                match connmix.0.queues.join(&topic, &gate).await {
+                    Ok(share) => shares.push((topic, share)),
+                    Err(problem) => return Done::Joined(id, Err(problem)),
+                }
+            }
+            Done::Joined(id, Ok(shares))
+        });
+        Ok(())
+    }
+
+    /// Asks for the next message of a topic.
+    fn take_next(&self, line: &mut ApiLine, share: Share) {
+        let Some(consuming) = &self.consuming else { return };
+        let stop = consuming.stop.clone();
+        let mut draining = self.app.draining.clone();
+        line.work(async move {
+            tokio::select! {
+                () = stop.cancelled() => Done::Stopped,
+                () = drained(&mut draining) => Done::Stopped,
+                event = share.next() => Done::Popped(share.clone(), event),
+            }
+        });
+    }
+}
+
+fn reply(line: &mut ApiLine, id: &Id, reply: &Reply) {
+    line.text(reply.write(Some(id)).as_bytes());
+}
+
+impl Talk for Api {
+    type Told = ();
+    type Done = Done;
+
+    async fn opened(&mut self, _line: &mut ApiLine) {}
+
+    async fn frame(&mut self, line: &mut ApiLine, frame: Frame) {
+        let Frame::Text(text) = frame else { return line.close(close::UNSUPPORTED, "text frames only") };
+        if text.as_str() == PING {
+            return line.text(PONG);
+        }
+        let (id, asked) = asked::frame(text.as_str());
+        let refused = match asked {
+            Ok(asked) => self.asked(line, id, asked).await.err(),
+            Err(fault) => Some((id, fault)),
+        };
+        if let Some((id, fault)) = refused {
+            reply(line, &id, &Reply::Failed(fault));
+        }
+    }
+
+    fn answered(&mut self, line: &mut ApiLine, outcome: Result<Receipt, SubmitError>) {
+        let Some((id, channel)) = self.pending.pop_front() else { return };
+        let published = self.connmix.published(&channel, outcome);
+        reply(line, &id, &published);
+    }
+
+    async fn delivered(&mut self, _line: &mut ApiLine, _delivery: Delivery) {}
+
+    async fn told(&mut self, _line: &mut ApiLine, _told: ()) {}
+
+    async fn done(&mut self, line: &mut ApiLine, done: Done) {
+        match done {
+            Done::Called(id, called) => reply(line, &id, &called),
+            Done::Joined(id, Ok(shares)) => {
+                // When it was taken back meanwhile, nothing is asked for.
+                reply(line, &id, &Reply::Done);
+                for (topic, share) in shares {
+                    if self.consuming.as_ref().is_some_and(|consuming| consuming.topics.contains_key(&topic))
+                    {
+                        self.take_next(line, share);
+                    }
+                }
+            }
+            Done::Joined(id, Err(problem)) => {
+                let why = match problem {
+                    NoTopic::NotOpen => "the topic is no open feed",
+                    NoTopic::TooMany => "too many topics",
+                    NoTopic::Unavailable => "unavailable",
+                };
+                reply(line, &id, &Reply::Failed(Fault::new(code::CONSUME, why)));
+            }
+            // Also when it was taken back meanwhile: the message is this worker's.
+            Done::Popped(share, event) => {
+                line.text(event.as_bytes());
+                if line.waiting() < WORKER_BYTES_MAX {
+                    self.take_next(line, share);
+                } else if let Some(consuming) = &mut self.consuming {
+                    consuming.held.push(share);
+                    self.due = Some(Instant::now() + WORKER_LOOK);
+                }
+            }
+            Done::Stopped => {}
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    async fn tick(&mut self, line: &mut ApiLine) {
+        self.due = None;
+        let Some(consuming) = &mut self.consuming else { return };
+        if line.waiting() >= WORKER_BYTES_MAX {
+            self.due = Some(Instant::now() + WORKER_LOOK);
+            return;
+        }
+        for share in std::mem::take(&mut consuming.held) {
+            self.take_next(line, share);
+        }
+    }
+
+    fn recheck(&mut self, line: &mut ApiLine) {
+        if !still_good(&self.app, self.caller.token.as_deref()) {
+            line.close(close::POLICY, "unauthenticated");
+        }
+    }
+}
