@@ -157,6 +157,13 @@ impl Config {
             (self.mqtt.session_expiry_max_ms, u64::from(u32::MAX) * 1000, "mqtt.session_expiry_max_ms"),
             (self.mqtt.out_max_bytes, 16 << 20, "mqtt.out_max_bytes"),
             (self.mqtt.checkpoint_ms, 3_600_000, "mqtt.checkpoint_ms"),
+            (self.connmix.auth_max_ms, 600_000, "connmix.auth_max_ms"),
+            (self.connmix.auth_calls_max, 10_000, "connmix.auth_calls_max"),
+            (self.connmix.auth_cached_max, 10_000_000, "connmix.auth_cached_max"),
+            (self.connmix.channels_max, 10_000, "connmix.channels_max"),
+            (self.connmix.context_max_bytes, 1 << 20, "connmix.context_max_bytes"),
+            (self.connmix.topics_max, 10_000, "connmix.topics_max"),
+            (self.connmix.call_max_ms, 600_000, "connmix.call_max_ms"),
         ] {
             check((1..=max).contains(&value), &format!("{name}: expected 1 to {max}"));
         }
@@ -220,6 +227,11 @@ impl Config {
         }
         if let Some(addr) = self.mqtt.tls_addr {
             self.check_address(addr, true, dev, has_tokens, &mut problems);
+        }
+        let connmix = &self.connmix;
+        for addr in [connmix.client_addr, connmix.api_addr, connmix.center_addr].into_iter().flatten() {
+            let tls = self.http.tls_cert_file.is_some();
+            self.check_address(addr, tls, dev, has_tokens, &mut problems);
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }

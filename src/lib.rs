@@ -15,7 +15,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feedlog_api::http::{self, Services};
+use feedlog_api::connmix::Connmix;
+use feedlog_api::http::{self, Face, Services};
 use feedlog_api::mqtt::{Listener, Mqtt};
 use feedlog_service::Store;
 use feedlog_service::auth::{AuthError, Secret};
@@ -40,6 +41,9 @@ pub enum BuildError {
     /// The MQTT front end cannot use a file of its configuration.
     #[error(transparent)]
     Mqtt(#[from] feedlog_api::mqtt::MqttError),
+    /// The CONNMIX front end cannot use its configuration.
+    #[error(transparent)]
+    Connmix(#[from] feedlog_api::connmix::ConnmixError),
     /// The address cannot be bound.
     #[error("{addr}: {source}")]
     Bind {
@@ -56,10 +60,25 @@ pub struct App {
     listener: tokio::net::TcpListener,
     addr: SocketAddr,
     mqtt: Mqtt,
+    connmix: Option<Connmix>,
+    /// Listeners of one system each, with their real addresses.
+    alone: Vec<(http::Listener, SocketAddr)>,
     /// TCP and TLS, with their real addresses.
     mqtt_listeners: Vec<(Listener, SocketAddr)>,
     store: Store,
     storage: feedlog_storage::Store,
+    first_token: Option<Secret>,
+}
+
+/// All of an [`App`] that can fail once the engine is open.
+struct Built {
+    store: Store,
+    listener: tokio::net::TcpListener,
+    addr: SocketAddr,
+    mqtt: Mqtt,
+    mqtt_listeners: Vec<(Listener, SocketAddr)>,
+    connmix: Option<Connmix>,
+    alone: Vec<(http::Listener, SocketAddr)>,
     first_token: Option<Secret>,
 }
 
@@ -87,17 +106,44 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
                 mqtt_listeners.push((Listener { listener, tls }, addr));
             }
         }
+        let mut alone = Vec::new();
+        let connmix = if config.connmix.enabled {
+            for (addr, face) in [
+                (config.connmix.client_addr, Face::ConnmixClients),
+                (config.connmix.api_addr, Face::ConnmixApi),
+                (config.connmix.center_addr, Face::ConnmixCenter),
+            ] {
+                if let Some(addr) = addr {
+                    let (listener, addr) = bind(addr).await?;
+                    alone.push((http::Listener { listener, face }, addr));
+                }
+            }
+            let api = alone.iter().find(|(listener, _)| listener.face == Face::ConnmixApi);
+            let connmix = wiring::connmix_config(&config, dev, api.map(|(_, addr)| addr.port()));
+            Some(Connmix::new(connmix, store.clone())?)
+        } else {
+            None
+        };
         let first_token = if dev || config.has_auth() || has_tokens {
             None
         } else {
             Some(wiring::create_first_token(&store).await?)
         };
-        Ok((store, listener, addr, mqtt, mqtt_listeners, first_token))
+        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token })
     };
     match built.await {
-        Ok((store, listener, addr, mqtt, mqtt_listeners, first_token)) => {
-            Ok(App { config, listener, addr, mqtt, mqtt_listeners, store, storage, first_token })
-        }
+        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token }) => Ok(App {
+            config,
+            listener,
+            addr,
+            mqtt,
+            connmix,
+            alone,
+            mqtt_listeners,
+            store,
+            storage,
+            first_token,
+        }),
         Err(err) => {
             // The store is closed properly, so that the next start has nothing to recover.
             if let Err(close) = engine.close() {
@@ -136,6 +182,20 @@ impl App {
             .map(|(listener, addr)| format!("{}://{addr}", if listener.tls { "mqtts" } else { "mqtt" }))
     }
 
+    /// Where emulated systems listen besides the HTTP port, as URLs.
+    pub fn other_urls(&self) -> impl Iterator<Item = String> {
+        let tls = self.is_tls();
+        self.alone.iter().map(move |(listener, addr)| {
+            let scheme = match (listener.face, tls) {
+                (Face::Gws | Face::ConnmixClients, false) => "ws",
+                (Face::Gws | Face::ConnmixClients, true) => "wss",
+                (_, false) => "http",
+                (_, true) => "https",
+            };
+            format!("{scheme}://{addr}")
+        })
+    }
+
     /// Where it listens; the port is the real one when 0 was configured.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -162,7 +222,7 @@ impl App {
     /// # Errors
     /// When the front end cannot run.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<bool, http::HttpError> {
-        let Self { config, listener, mqtt, mqtt_listeners, store, storage, .. } = self;
+        let Self { config, listener, mqtt, connmix, alone, mqtt_listeners, store, storage, .. } = self;
         let handle = telemetry::recorder();
         let upkeep = tokio::spawn(telemetry::upkeep(handle.clone()));
         let stats = storage.clone();
@@ -171,7 +231,7 @@ impl App {
             metrics: Arc::new(move || telemetry::render(&handle, &stats.stats())),
             mqtt: Some(mqtt.clone()),
             gws: None,
-            connmix: None,
+            connmix,
         };
         let mqtt_listeners = mqtt_listeners.into_iter().map(|(listener, _)| listener).collect();
         let (end_mqtt, mqtt_ending) = tokio::sync::oneshot::channel::<()>();
@@ -181,7 +241,9 @@ impl App {
         }));
         let drain = Duration::from_millis(config.shutdown.drain_ms);
         let (stopped, stopping) = tokio::sync::oneshot::channel();
-        let served = http::serve(wiring::http_config(&config), vec![listener.into()], services, async move {
+        let mut listeners = vec![http::Listener::from(listener)];
+        listeners.extend(alone.into_iter().map(|(listener, _)| listener));
+        let served = http::serve(wiring::http_config(&config), listeners, services, async move {
             stop.await;
             drop(end_mqtt);
             let _ = stopped.send(Instant::now());

@@ -1,5 +1,6 @@
 //! From the configuration to what each crate takes.
 
+use feedlog_api::connmix::ConnmixConfig;
 use feedlog_api::http::{HttpConfig, TlsConfig};
 use feedlog_api::mqtt::MqttConfig;
 use feedlog_core::command::{Principal, Scopes};
@@ -143,6 +144,35 @@ pub(crate) fn mqtt_config(config: &Config, dev: bool) -> MqttConfig {
         payload_bytes_max,
         drain_ms_max: config.shutdown.drain_ms,
         ..MqttConfig::default()
+    }
+}
+
+/// `api_port`: where the API's own listener really is.
+pub(crate) fn connmix_config(config: &Config, dev: bool, api_port: Option<u16>) -> ConnmixConfig {
+    let connmix = &config.connmix;
+    ConnmixConfig {
+        dev,
+        path: connmix.path.clone(),
+        auth_url: connmix.auth_url.clone(),
+        auth_form: connmix.auth_form,
+        auth_hosts: connmix.auth_hosts.clone(),
+        auth_timeout_ms: connmix.auth_max_ms,
+        auth_calls_max: size(connmix.auth_calls_max),
+        auth_cache_ms: connmix.auth_cache_ms,
+        auth_cached_max: size(connmix.auth_cached_max),
+        access: connmix.access.iter().map(|rule| rule.expose().to_owned()).collect(),
+        access_file: connmix.access_file.clone(),
+        api_is_loopback: connmix.api_addr.is_some_and(|addr| addr.ip().is_loopback()),
+        client_topic: connmix.client_topic.clone(),
+        private_types: connmix.private_types.clone(),
+        public_types: connmix.public_types.clone(),
+        api_port,
+        payload_bytes_max: size(config.limits.payload_max_bytes),
+        channels_max: size(connmix.channels_max),
+        context_bytes_max: size(connmix.context_max_bytes),
+        topics_max: size(connmix.topics_max),
+        call_ms_max: connmix.call_max_ms,
+        ..ConnmixConfig::default()
     }
 }
 

@@ -102,7 +102,10 @@ fn announce(app: &crate::App, dev: bool, out: Out) -> Result<(), Fail> {
     let token = app.first_token().map(|token| token.expose().to_owned());
     if out.json {
         let mqtt: Vec<_> = app.mqtt_urls().collect();
-        return out.value(&json!({"listening": url, "mqtt": mqtt, "dev": dev, "admin_token": token}));
+        let others: Vec<_> = app.other_urls().collect();
+        return out.value(
+            &json!({"listening": url, "mqtt": mqtt, "others": others, "dev": dev, "admin_token": token}),
+        );
     }
     if let Some(token) = token {
         out.line(&format!(
@@ -113,7 +116,7 @@ fn announce(app: &crate::App, dev: bool, out: Out) -> Result<(), Fail> {
         out.line("Development mode: any uid is its own token, `admin` is the administrator.")?;
     }
     out.line(&format!("feedlog serves {url}"))?;
-    for url in app.mqtt_urls() {
+    for url in app.mqtt_urls().chain(app.other_urls()) {
         out.line(&format!("feedlog serves {url}"))?;
     }
     Ok(())
@@ -126,6 +129,7 @@ fn build_failure(err: &BuildError) -> Fail {
         BuildError::Bind { .. } => Fail::unavailable(err),
         BuildError::Service(feedlog_service::OpenError::Auth(err)) => Fail::new(Exit::Usage, "config", err),
         BuildError::Mqtt(err) => Fail::new(Exit::Usage, "config", err),
+        BuildError::Connmix(err) => Fail::new(Exit::Usage, "config", err),
         BuildError::Service(_) | BuildError::Token(_) => Fail::failed(err),
     }
 }

@@ -204,6 +204,63 @@ keys! {
         checkpoint_ms: u64 = 1_000;
     }
 
+    /// The CONNMIX message center: clients at `path`, back ends at /v1/mesh/publish, /v1/mesh/send and /ws/v1.
+    connmix: Connmix {
+        /// Whether it is served on the HTTP port. Clients need a token or a webhook, back ends a token with the scope send_as
+        /// or a place on the access list.
+        enabled: bool = true;
+        /// Where clients connect on the HTTP port.
+        path: String = "/message-center".to_owned();
+        /// A listener of its own for clients, at any path.
+        #[example = "\"127.0.0.1:6790\""]
+        client_addr: Option<SocketAddr> = None;
+        /// A listener of its own for back ends. On loopback it needs no credential while there is no access list.
+        #[example = "\"127.0.0.1:6789\""]
+        api_addr: Option<SocketAddr> = None;
+        /// A listener of its own for the center, which tells connmix-php where the API is.
+        #[example = "\"127.0.0.1:6787\""]
+        center_addr: Option<SocketAddr> = None;
+        /// A webhook that says whose a client's token is: POST {"token":"..."} is answered by {"uid":1001}. feedlog's own
+        /// tokens are tried first. Whoever answers there is trusted to name any user.
+        #[example = "\"https://shop.example.org/websocket_auth\""]
+        auth_url: Option<String> = None;
+        /// The webhook is asked with a form (token=...) instead of JSON.
+        auth_form: bool = false;
+        /// Hosts that the webhook may be on, "host" or "host:port"; private and loopback addresses need the port.
+        auth_hosts: Vec<String> = Vec::new();
+        /// For one answer of the webhook, in milliseconds.
+        auth_max_ms: u64 = 5_000;
+        /// Questions to the webhook under way.
+        auth_calls_max: u64 = 64;
+        /// For how long an answer of the webhook holds for the same token, in milliseconds; 0 asks each time.
+        auth_cache_ms: u64 = 30_000;
+        /// Answers of the webhook that are kept.
+        auth_cached_max: u64 = 10_000;
+        /// Back ends that may call by HTTP Basic: "name:secret:roles:mask". Roles: read, write or read+write; a mask is "*",
+        /// an address, 10.0.0.0/8 or 172.*.*.*.
+        access: Vec<Secret> = Vec::new();
+        /// More of them, one a line.
+        #[example = "\"/etc/feedlog/connmix.access\""]
+        access_file: Option<PathBuf> = None;
+        /// Frames of clients with an unknown op go to this open feed, for workers to pop (queue.pop). Unset: Invalid Op.
+        #[example = "\"frames\""]
+        client_topic: Option<String> = None;
+        /// Types whose channel "@type" is the user's own, kept in the personal feed.
+        private_types: Vec<String> =
+            ["balance", "order", "position", "account"].map(str::to_owned).to_vec();
+        /// Types whose channel is called "<id>@<type>" inside as well; all others are "<type>:<id>".
+        public_types: Vec<String> =
+            ["depth", "trades", "markprice", "ticker", "kline"].map(str::to_owned).to_vec();
+        /// Channels of one connection.
+        channels_max: u64 = 1_000;
+        /// Context that back ends may set for one connection, in bytes of JSON.
+        context_max_bytes: u64 = 16 << 10;
+        /// Topics that workers may pop from.
+        topics_max: u64 = 100;
+        /// For a connection to do what a back end asks of it (conn.call), in milliseconds.
+        call_max_ms: u64 = 5_000;
+    }
+
     /// Who may come in. Static tokens are made with `feedlog token create`; JWT is on when a key is given.
     auth: Auth {
         /// The first administrator's token. Without it one is created and printed once, when the store is new.

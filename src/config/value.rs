@@ -173,6 +173,23 @@ impl Value for Secret {
     }
 }
 
+impl Value for Vec<Secret> {
+    const EXPECTED: &'static str =
+        "a list of strings of at least 16 characters (in the environment: separated by commas)";
+
+    fn from_toml(value: &toml::Value) -> Option<Self> {
+        value.as_array()?.iter().map(Secret::from_toml).collect()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Secret::from_text).collect()
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(format!("[{}]", self.iter().filter_map(Secret::to_toml).collect::<Vec<_>>().join(", ")))
+    }
+}
+
 /// Shorter secrets can be guessed.
 const SECRET_CHARS_MIN: usize = 16;
 
