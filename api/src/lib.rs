@@ -16,5 +16,6 @@ pub mod outside;
 pub mod pb;
 mod socket;
 mod tls;
+pub mod webhook;
 
 pub use tls::TlsError;
