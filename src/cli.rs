@@ -11,6 +11,7 @@ mod import;
 mod maintain;
 mod messages;
 pub mod out;
+mod outbox;
 mod people;
 mod serve;
 mod store;
@@ -80,6 +81,8 @@ enum Command {
     Unreplied(people::UnrepliedArgs),
     /// Your conversations; create and show feeds, add and remove members.
     Feeds(feeds::FeedsArgs),
+    /// The push outbox: how far its endpoints are, what was given up; tell again, drop, pause.
+    Outbox(outbox::OutboxArgs),
     /// Create, list and revoke access tokens.
     Token(token::TokenArgs),
     Import(import::ImportArgs),
@@ -155,6 +158,7 @@ fn run(command: Command, out: Out) -> Result<(), Fail> {
         Command::Unread(args) => people::unread(&args, out),
         Command::Unreplied(args) => people::unreplied(&args, out),
         Command::Feeds(args) => feeds::feeds(&args, out),
+        Command::Outbox(args) => outbox::outbox(&args, out),
         Command::Token(args) => token::token(&args, out),
         Command::Import(args) => import::import(&args, out),
         Command::Export(args) => export::export(&args, out),

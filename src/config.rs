@@ -4,13 +4,14 @@
 //! listens on loopback only and creates an administrator's token.
 
 mod keys;
+pub mod outbox;
 mod value;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use keys::{Auth, Config, Http, Limits, Log, Mqtt, Service, Shutdown, Storage, Telemetry};
+pub use keys::{Auth, Config, Http, Limits, Log, Mqtt, Outbox, Service, Shutdown, Storage, Telemetry};
 pub use value::{Engine, HmacAlgorithm, Impush, KeyAlgorithm, LogFormat, Secret};
 
 use keys::{KEYS, Key, SECTIONS};
@@ -164,6 +165,17 @@ impl Config {
             (self.connmix.context_max_bytes, 1 << 20, "connmix.context_max_bytes"),
             (self.connmix.topics_max, 10_000, "connmix.topics_max"),
             (self.connmix.call_max_ms, 600_000, "connmix.call_max_ms"),
+        ] {
+            check((1..=max).contains(&value), &format!("{name}: expected 1 to {max}"));
+        }
+        for (value, max, name) in [
+            (self.outbox.timeout_ms, 600_000, "outbox.timeout_ms"),
+            (self.outbox.feeds_at_once_max, 256, "outbox.feeds_at_once_max"),
+            (self.outbox.window_commits_max, 10_000, "outbox.window_commits_max"),
+            (self.outbox.call_entries_max, 1_000, "outbox.call_entries_max"),
+            (self.outbox.call_max_bytes, 64 << 20, "outbox.call_max_bytes"),
+            (self.outbox.call_members_max, 10_000, "outbox.call_members_max"),
+            (self.outbox.dead_max, 1_000_000, "outbox.dead_max"),
         ] {
             check((1..=max).contains(&value), &format!("{name}: expected 1 to {max}"));
         }

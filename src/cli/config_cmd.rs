@@ -41,6 +41,7 @@ pub(super) fn config(args: &ConfigArgs, out: Out) -> Result<(), Fail> {
             let config = Config::load(file.config.as_deref())?;
             // Tokens of the store can make an address safe, but the store is not opened here.
             config.check_bind(false, true)?;
+            config.endpoints()?;
             out.either(&json!({"ok": true}), "ok")
         }
         ConfigCommand::Show(file) => {

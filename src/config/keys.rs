@@ -204,6 +204,7 @@ keys! {
         checkpoint_ms: u64 = 1_000;
     }
 
+<<<<<<< HEAD
     /// The CONNMIX message center: clients at `path`, back ends at /v1/mesh/publish, /v1/mesh/send and /ws/v1.
     connmix: Connmix {
         /// Whether it is served on the HTTP port. Clients need a token or a webhook, back ends a token with the scope send_as
@@ -259,6 +260,29 @@ keys! {
         topics_max: u64 = 100;
         /// For a connection to do what a back end asks of it (conn.call), in milliseconds.
         call_max_ms: u64 = 5_000;
+=======
+    /// The push outbox: tells other servers of what members without a connection have missed.
+    outbox: Outbox {
+        /// The endpoints, a TOML file of its own: docs/OUTBOX.md. Without it nobody is told.
+        #[example = "\"/etc/feedlog/outbox.toml\""]
+        endpoints_file: Option<PathBuf> = None;
+        /// Hosts that may be called, "host" or "host:port"; a private address only with its port.
+        hosts: Vec<String> = Vec::new();
+        /// Time for one call, in milliseconds.
+        timeout_ms: u64 = 10_000;
+        /// Feeds that one endpoint is told of at a time.
+        feeds_at_once_max: u64 = 8;
+        /// Commits that one window looks through.
+        window_commits_max: u64 = 256;
+        /// Entries that one call is about.
+        call_entries_max: u64 = 100;
+        /// Payload bytes of one call; further payloads are left out.
+        call_max_bytes: u64 = 1 << 20;
+        /// Members that one call is for.
+        call_members_max: u64 = 500;
+        /// Calls of one endpoint that may be given up; then it stands still instead of losing one.
+        dead_max: u64 = 1_000;
+>>>>>>> 3c0488c (wip2)
     }
 
     /// Who may come in. Static tokens are made with `feedlog token create`; JWT is on when a key is given.

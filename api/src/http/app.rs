@@ -26,7 +26,7 @@ use super::call::{Call, Values, query_pairs, refuse};
 use super::config::HttpConfig;
 use super::route::{Access, Pace, Route, Size};
 use super::serve::Services;
-use super::{admin, docs, entries, feeds, im, members, messages, openapi, ops, people, stream, ws};
+use super::{admin, docs, entries, feeds, im, members, messages, openapi, ops, outbox, people, stream, ws};
 use crate::errors::{ApiError, Kind, unavailable};
 use crate::failures::Failures;
 
@@ -256,6 +256,7 @@ pub(crate) fn routes() -> Vec<Route> {
     routes.extend(people::routes());
     routes.extend(im::routes());
     routes.extend(admin::routes());
+    routes.extend(outbox::routes());
     routes.extend(ops::routes());
     routes
 }

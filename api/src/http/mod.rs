@@ -17,6 +17,7 @@ mod messages;
 mod mqtt;
 mod openapi;
 mod ops;
+mod outbox;
 mod people;
 mod route;
 mod serve;

@@ -256,6 +256,8 @@ impl Store {
             limits: config.limits,
             carrier,
         });
+        // Before anybody can send: a new endpoint is told of everything from here on.
+        let begins = office.engine.commit_no();
         let (ended, end) = watch::channel(false);
         let mut workers = Vec::new();
         let mut desks = Vec::new();
@@ -277,7 +279,7 @@ impl Store {
         let Some(outbox) = inner.outbox.get() else { return Err(OutboxStartError::Running) };
         let mut tasks = lock(&outbox.tasks);
         for (desk, asked) in workers {
-            tasks.push(tokio::spawn(worker::run(desk, asked, end.clone())));
+            tasks.push(tokio::spawn(worker::run(desk, asked, end.clone(), begins)));
         }
         Ok(())
     }

@@ -39,9 +39,15 @@ async fn ended(end: &mut watch::Receiver<bool>) {
     let _ = end.wait_for(|ended| *ended).await;
 }
 
-pub(super) async fn run(desk: Arc<Desk>, mut asks: mpsc::Receiver<Ask>, mut end: watch::Receiver<bool>) {
+/// Works until it ends. An endpoint without a place begins after the commit `begins`.
+pub(super) async fn run(
+    desk: Arc<Desk>,
+    mut asks: mpsc::Receiver<Ask>,
+    mut end: watch::Receiver<bool>,
+    begins: u64,
+) {
     let worker = tokio::select! {
-        worker = Worker::load(desk.clone()) => worker,
+        worker = Worker::load(desk.clone(), begins) => worker,
         () = ended(&mut end) => return,
     };
     loop {
@@ -125,9 +131,9 @@ impl Drop for Retrying<'_> {
 }
 
 impl Worker {
-    async fn load(desk: Arc<Desk>) -> Self {
+    async fn load(desk: Arc<Desk>, begins: u64) -> Self {
         loop {
-            match Self::try_load(&desk).await {
+            match Self::try_load(&desk, begins).await {
                 Ok(worker) => return worker,
                 Err(error) => {
                     tracing::warn!(%error, endpoint = &*desk.endpoint.name, "the outbox will try again")
@@ -137,7 +143,7 @@ impl Worker {
         }
     }
 
-    async fn try_load(desk: &Arc<Desk>) -> Result<Self, ReadError> {
+    async fn try_load(desk: &Arc<Desk>, begins: u64) -> Result<Self, ReadError> {
         let (office, name) = (&desk.office, &*desk.endpoint.name);
         let newest = office.engine.commit_no();
         let stored = office.shelf.get(&place_key(name)).await?;
@@ -152,7 +158,7 @@ impl Worker {
                 }
             }
             None => {
-                let place = StoredPlace { cursor: newest, upto: newest, ..StoredPlace::default() };
+                let place = StoredPlace { cursor: begins, upto: begins, ..StoredPlace::default() };
                 let row = vec![(place_key(name), Some(encode(&place)))];
                 office
                     .shelf

@@ -616,6 +616,49 @@ pub(crate) struct BackupBody {
     pub(crate) dir: Text<1024>,
 }
 
+/// What the push outbox is to tell again: `dead`, or `feed_id` with `from_seq_id`, or `after_commit`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplayBody {
+    /// `true`: all dead letters.
+    pub(crate) dead: Option<bool>,
+    /// This feed, up to what the endpoint was told of.
+    pub(crate) feed_id: Option<FeedName>,
+    /// From this place on; from the first when absent.
+    pub(crate) from_seq_id: Option<Whole>,
+    /// Everything that was committed after this number.
+    pub(crate) after_commit: Option<Whole>,
+}
+
+/// What the push outbox is to drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DropWord {
+    /// Calls that were given up.
+    Dead,
+    /// Everything that was committed until now.
+    Backlog,
+    /// Replays that are not done.
+    Replays,
+}
+
+/// What the push outbox is to drop.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DropBody {
+    pub(crate) what: DropWord,
+    /// Only the dead letter of this number.
+    pub(crate) number: Option<Whole>,
+}
+
+/// Whether the push outbox is to stop.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PauseBody {
+    /// `true` stops, `false` goes on.
+    pub(crate) on: bool,
+}
+
 /// The feed that a batch item or a WebSocket command must name.
 pub(crate) fn required_feed(feed: Option<FeedName>) -> Result<FeedId, ApiError> {
     feed.map(|name| name.0).ok_or_else(|| ApiError::field("feed_id", "is missing"))
