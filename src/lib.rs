@@ -41,15 +41,12 @@ pub enum BuildError {
     /// The MQTT front end cannot use a file of its configuration.
     #[error(transparent)]
     Mqtt(#[from] feedlog_api::mqtt::MqttError),
-<<<<<<< HEAD
     /// The CONNMIX front end cannot use its configuration.
     #[error(transparent)]
     Connmix(#[from] feedlog_api::connmix::ConnmixError),
-=======
     /// The push outbox did not start.
     #[error(transparent)]
     Outbox(#[from] feedlog_service::outbox::OutboxStartError),
->>>>>>> 3c0488c (wip2)
     /// The address cannot be bound.
     #[error("{addr}: {source}")]
     Bind {
@@ -136,13 +133,9 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
         } else {
             Some(wiring::create_first_token(&store).await?)
         };
-<<<<<<< HEAD
-        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token })
-=======
         // Last: what can fail has not.
         store.start_outbox(endpoints.outbox, Arc::new(endpoints.webhooks))?;
-        Ok((store, listener, addr, mqtt, mqtt_listeners, first_token))
->>>>>>> 3c0488c (wip2)
+        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token })
     };
     match built.await {
         Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token }) => Ok(App {

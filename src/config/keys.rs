@@ -204,7 +204,6 @@ keys! {
         checkpoint_ms: u64 = 1_000;
     }
 
-<<<<<<< HEAD
     /// The CONNMIX message center: clients at `path`, back ends at /v1/mesh/publish, /v1/mesh/send and /ws/v1.
     connmix: Connmix {
         /// Whether it is served on the HTTP port. Clients need a token or a webhook, back ends a token with the scope send_as
@@ -260,7 +259,8 @@ keys! {
         topics_max: u64 = 100;
         /// For a connection to do what a back end asks of it (conn.call), in milliseconds.
         call_max_ms: u64 = 5_000;
-=======
+    }
+
     /// The push outbox: tells other servers of what members without a connection have missed.
     outbox: Outbox {
         /// The endpoints, a TOML file of its own: docs/OUTBOX.md. Without it nobody is told.
@@ -282,7 +282,6 @@ keys! {
         call_members_max: u64 = 500;
         /// Calls of one endpoint that may be given up; then it stands still instead of losing one.
         dead_max: u64 = 1_000;
->>>>>>> 3c0488c (wip2)
     }
 
     /// Who may come in. Static tokens are made with `feedlog token create`; JWT is on when a key is given.
