@@ -255,7 +255,8 @@ mod tests {
         std::fs::write(&file, text.replace("SECRET", secret.to_str().unwrap())).unwrap();
         let mut config = Config::default();
         config.outbox.endpoints_file = Some(file);
-        config.outbox.hosts = vec!["push.example".to_owned(), "127.0.0.1:9000".to_owned()];
+        config.outbox.hosts =
+            ["push.example", "push.example.org", "10.0.0.7:9000"].map(String::from).to_vec();
         config.endpoints().map_err(|error| error.to_string())
     }
 
