@@ -16,7 +16,7 @@ use feedlog_core::event::Scope;
 use feedlog_core::feed::Rejected;
 use feedlog_core::ids::{ClientMsgId, FeedId, NameError, SeqId};
 use feedlog_service::views::View;
-use feedlog_service::{Gate, ReadError, SubmitError};
+use feedlog_service::{Gate, ReadError, Receipt, SubmitError};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -177,7 +177,16 @@ impl Asked<'_> {
         let command = match std::str::from_utf8(&bytes).map_or(Frames::Raw, packet::classify) {
             _ if room.as_str() == TIMER => None,
             Frames::Swallowed | Frames::Dropped => None,
-            Frames::Data(uuid) => Some(talk::message(&room, bytes.clone(), uuid, config.dedup)),
+            Frames::Data(uuid) => {
+                let (id, bytes) = (uuid.id(), bytes.clone());
+                let first = self.submit(&gate, talk::message(&room, bytes.clone(), id)).await;
+                if config.dedup || !talk::is_again(&first) {
+                    first?;
+                    None
+                } else {
+                    Some(talk::message(&room, bytes, None))
+                }
+            }
             Frames::Raw => {
                 let frame = talk::as_handed_on(Frame::Binary(bytes));
                 if config.store_raw {
@@ -197,10 +206,9 @@ impl Asked<'_> {
         Ok(json_answer(200, &json!({"code": 200, "group": room.as_str()})))
     }
 
-    async fn submit(&self, gate: &Gate, command: Command) -> Result<(), SubmitError> {
+    async fn submit(&self, gate: &Gate, command: Command) -> Result<Receipt, SubmitError> {
         let within = Duration::from_millis(self.app.config.answer_ms_max);
-        let answer = tokio::time::timeout(within, gate.submit(command)).await;
-        answer.unwrap_or(Err(SubmitError::Unknown)).map(drop)
+        tokio::time::timeout(within, gate.submit(command)).await.unwrap_or(Err(SubmitError::Unknown))
     }
 
     async fn history(&self, body: Body) -> Result<Response, ApiError> {
@@ -236,7 +244,7 @@ impl Asked<'_> {
         let Some((target, view)) = find(&gate, &room, uuid).await? else { return not_found() };
         let action = Action::RecallMessage { target, reason: None };
         match self.submit(&gate, Command { feed: room, action }).await {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(SubmitError::Rejected(Rejected::MessageNotFound)) => return not_found(),
             Err(error) => return Err(error.into()),
         }

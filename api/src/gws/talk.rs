@@ -10,13 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, CreateFeed, Draft};
 use feedlog_core::event::{Event, FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
-use feedlog_core::ids::{FeedId, SeqId};
+use feedlog_core::feed::Rejected;
+use feedlog_core::ids::{ClientMsgId, FeedId, SeqId};
 use feedlog_service::views::{After, Delivery, View};
 use feedlog_service::{Attachment, Gate, ReadError, Receipt, SubmitError};
 use tungstenite::Utf8Bytes;
 
 use super::Gws;
-use super::packet::{self, GOTAPI, Kind, Uuid};
+use super::packet::{self, GOTAPI, Kind};
 use super::rooms::Seat;
 use crate::errors::ApiError;
 use crate::http::app::App;
@@ -45,10 +46,10 @@ fn new_room() -> CreateFeed {
     }
 }
 
-/// The message that a packet is: its bytes as they came.
-pub(super) fn message(room: &FeedId, packet: Bytes, uuid: Uuid<'_>, dedup: bool) -> Command {
+/// The message that a packet is: its bytes as they came, and the id under which it is known again, if it is to be.
+pub(super) fn message(room: &FeedId, packet: Bytes, id: Option<ClientMsgId>) -> Command {
     let draft = Draft {
-        client_msg_id: uuid.id().filter(|_| dedup),
+        client_msg_id: id,
         scope: scope(),
         create: Some(new_room()),
         ..Draft::new(MessageKind::Text, GOTAPI.into(), packet)
@@ -114,6 +115,15 @@ fn place_uuid(feed: &FeedId, seq: SeqId) -> String {
     format!("{feed}:{seq}")
 }
 
+/// Whether the id of a packet was used before, by the same or by another. Without de-duplication such a packet is stored
+/// all the same, without the id: a cancel means the first.
+pub(super) fn is_again(outcome: &Result<Receipt, SubmitError>) -> bool {
+    match outcome {
+        Ok(receipt) => receipt.done().duplicate,
+        Err(error) => matches!(error, SubmitError::Rejected(Rejected::IdConflict { .. })),
+    }
+}
+
 /// Follows a room from now on, also one that nobody wrote to yet: before the client hears that it is connected, so that
 /// nothing falls between its history and what comes live (P4).
 pub(super) async fn follow(gate: &Gate, room: &FeedId) -> Result<Box<Attachment>, ApiError> {
@@ -139,14 +149,27 @@ pub(super) struct RoomTalk {
 pub(super) struct Own {
     /// The room sends them back.
     echoed: bool,
-    /// Submitted and not answered: the uuid of a packet, nothing for a raw frame.
-    pending: VecDeque<Option<Bytes>>,
+    /// Submitted and not answered: nothing for a raw frame.
+    pending: VecDeque<Option<Sent>>,
     /// Answered and not come round yet, ascending.
     places: VecDeque<SeqId>,
     /// The newest that was answered.
     answered: SeqId,
-    /// An entry that may be ours, and the attachment that waits with it.
-    held: Option<Box<(Arc<View>, Option<Box<Attachment>>)>>,
+    held: Option<Box<Held>>,
+}
+
+/// An entry that may be ours, and the attachment that waits with it.
+struct Held {
+    view: Arc<View>,
+    attachment: Option<Box<Attachment>>,
+}
+
+/// A packet on its way.
+pub(super) struct Sent {
+    /// Its uuid as JSON text: a part of the packet.
+    uuid: Bytes,
+    /// Without de-duplication: the packet, to be stored without its id when that was used before.
+    again: Option<Bytes>,
 }
 
 /// Whose an entry is.
@@ -211,9 +234,9 @@ impl RoomTalk {
     }
 
     /// Hands a command over. What is refused here is not acknowledged, and the client sends it again.
-    async fn submit(&mut self, line: &mut Line<Self>, command: Command, uuid: Option<Bytes>) {
+    async fn submit(&mut self, line: &mut Line<Self>, command: Command, sent: Option<Sent>) {
         match line.submit(&self.gate, command, Vec::new()).await {
-            Ok(()) => self.own.pending.push_back(uuid),
+            Ok(()) => self.own.pending.push_back(sent),
             Err(error) => tracing::debug!(front_end = "gws", %error, "a frame was not taken"),
         }
     }
@@ -231,7 +254,7 @@ impl RoomTalk {
                 Whose::Others => {}
                 Whose::Unknown => {
                     let attachment = line.attachment.take();
-                    self.own.held = Some(Box::new((view, attachment)));
+                    self.own.held = Some(Box::new(Held { view, attachment }));
                     return;
                 }
             }
@@ -253,18 +276,17 @@ impl RoomTalk {
 
     /// An answer came: it may tell whose the held entry is.
     fn look_at_held(&mut self, line: &mut Line<Self>) {
-        let Some((view, _)) = self.own.held.as_deref() else { return };
-        let seq = view.entry.seq;
+        let Some(held) = self.own.held.as_deref() else { return };
+        let seq = held.view.entry.seq;
         let whose = self.own.whose(seq);
         if whose == Whose::Unknown {
             return;
         }
         if let Some(held) = self.own.held.take() {
-            let (view, attachment) = *held;
-            line.attachment = attachment;
+            line.attachment = held.attachment;
             self.own.passed(seq);
             if whose == Whose::Others {
-                show(line, &view);
+                show(line, &held.view);
             }
         }
     }
@@ -301,7 +323,8 @@ fn write(line: &mut Line<RoomTalk>, frame: &Frame) {
 impl Talk for RoomTalk {
     /// A raw frame that is not stored.
     type Told = Frame;
-    type Done = ();
+    /// A packet to be stored without its id.
+    type Done = Sent;
 
     async fn opened(&mut self, line: &mut Line<Self>) {
         line.attachment = self.attachment.take();
@@ -329,16 +352,23 @@ impl Talk for RoomTalk {
             Frame::Text(text) => Bytes::from(text.clone()),
             Frame::Binary(bytes) => bytes.clone(),
         };
-        let token = uuid.within(&packet);
-        let command = message(&self.room, packet, uuid, self.gws.config().dedup);
-        self.submit(line, command, Some(token)).await;
+        let again = (!self.gws.config().dedup).then(|| packet.clone());
+        let sent = Sent { uuid: uuid.within(&packet), again };
+        let command = message(&self.room, packet, uuid.id());
+        self.submit(line, command, Some(sent)).await;
     }
 
     /// In the order of submits: on `Ok` it is durable, so this is where a packet is acknowledged.
     fn answered(&mut self, line: &mut Line<Self>, outcome: Result<Receipt, SubmitError>) {
-        let uuid = self.own.pending.pop_front().flatten();
+        let sent = self.own.pending.pop_front().flatten();
         if self.own.pending.is_empty() {
             self.own.pending = VecDeque::new();
+        }
+        if is_again(&outcome)
+            && let Some(sent @ Sent { again: Some(_), .. }) = sent
+        {
+            line.work(std::future::ready(sent));
+            return self.look_at_held(line);
         }
         match outcome {
             Ok(receipt) => {
@@ -346,7 +376,7 @@ impl Talk for RoomTalk {
                 if !done.duplicate {
                     self.own.is_answered(done.seq);
                 }
-                if let Some(uuid) = uuid.as_deref().and_then(|uuid| std::str::from_utf8(uuid).ok()) {
+                if let Some(uuid) = sent.as_ref().and_then(|sent| std::str::from_utf8(&sent.uuid).ok()) {
                     line.text(packet::ack(uuid).as_bytes());
                 }
             }
@@ -370,7 +400,11 @@ impl Talk for RoomTalk {
         write(line, &frame);
     }
 
-    async fn done(&mut self, _: &mut Line<Self>, (): ()) {}
+    async fn done(&mut self, line: &mut Line<Self>, sent: Sent) {
+        let Sent { uuid, again } = sent;
+        let Some(packet) = again else { return };
+        self.submit(line, message(&self.room, packet, None), Some(Sent { uuid, again: None })).await;
+    }
 
     /// Waits for what was sent to come round when a good deal has not.
     fn wants_frames(&self) -> bool {

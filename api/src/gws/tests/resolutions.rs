@@ -105,7 +105,20 @@ async fn strict_gotapi_ws_stores_each_time() {
         ann.gets(ack("u1")).await;
         bob.gets(packet("u1", "x")).await;
     }
-    assert_eq!(world.history("/room", 0, 0).await, [packet("u1", "x"), packet("u1", "x")]);
+    ann.send(&packet("u1", "other")).await;
+    ann.gets(ack("u1")).await;
+    bob.gets(packet("u1", "other")).await;
+    assert_eq!(world.post("/room", &packet("u1", "x")).await.status, 200);
+    for client in [&mut ann, &mut bob] {
+        client.gets(packet("u1", "x")).await;
+    }
+    let (x, other) = (packet("u1", "x"), packet("u1", "other"));
+    let all = [&x, &other, &x, &x].map(Clone::clone);
+    assert_eq!(world.history("/room", 0, 0).await, all);
+    // A cancel means the first.
+    assert_eq!(world.form("/__/cancel", "groupName=/room&uuid=u1").await.said().1, 200);
+    bob.gets(r#"{"uuid":"u1","type":1,"command":6}"#).await;
+    assert_eq!(world.history("/room", 0, 0).await, all[..3]);
 }
 
 #[tokio::test]
