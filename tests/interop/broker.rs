@@ -13,19 +13,25 @@ pub(crate) struct Broker {
     /// MQTT over WebSocket, at `/mqtt`.
     pub(crate) http: SocketAddr,
     ours: Option<(Child, tempfile::TempDir)>,
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Broker {
     /// Starts the binary and returns when it is ready.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As `start`, with settings from the environment.
+    pub(crate) fn start_with(settings: &[(&'static str, &'static str)]) -> Self {
         let given = |name| std::env::var(name).ok().map(|at| at.parse().expect("ADDR:PORT"));
         if let (Some(mqtt), Some(http)) = (given("FEEDLOG_INTEROP_TCP"), given("FEEDLOG_INTEROP_WS")) {
-            return Self { mqtt, http, ours: None };
+            return Self { mqtt, http, ours: None, settings: Vec::new() };
         }
         let (mqtt, http) = (free_address(), free_address());
         let data = tempfile::tempdir().expect("a temporary directory");
-        let child = serve(mqtt, http, data.path());
-        Self { mqtt, http, ours: Some((child, data)) }
+        let child = serve(mqtt, http, data.path(), settings);
+        Self { mqtt, http, ours: Some((child, data)), settings: settings.to_vec() }
     }
 
     /// `kill -9`, and up again on the same data and addresses. Another broker is left as it is.
@@ -33,7 +39,7 @@ impl Broker {
         if let Some((child, data)) = &mut self.ours {
             child.kill().expect("the server is still there to be killed");
             child.wait().expect("the child can be waited for");
-            *child = serve(self.mqtt, self.http, data.path());
+            *child = serve(self.mqtt, self.http, data.path(), &self.settings);
         }
     }
 
@@ -52,10 +58,11 @@ impl Drop for Broker {
     }
 }
 
-fn serve(mqtt: SocketAddr, http: SocketAddr, data: &Path) -> Child {
+fn serve(mqtt: SocketAddr, http: SocketAddr, data: &Path, settings: &[(&str, &str)]) -> Child {
     let mut child = Command::new(env!("CARGO_BIN_EXE_feedlog"))
         .args(["serve", "--dev", "--http", &http.to_string(), "--mqtt", &mqtt.to_string(), "--data-dir"])
         .arg(data.join("data"))
+        .envs(settings.iter().copied())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

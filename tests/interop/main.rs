@@ -1,11 +1,13 @@
 //! Real clients that others wrote, against the real binary: scripted talks in every version of MQTT, over TCP and
-//! WebSocket. What the clients need is put into the user's cache by `scripts/interop_setup.sh`, once per machine.
+//! WebSocket, and in the rooms of gotapi-ws; and the Autobahn test suite against a room that echoes. What the clients
+//! need is put into the user's cache by `scripts/interop_setup.sh` and `scripts/autobahn_setup.sh`, once per machine.
 //!
 //! `FEEDLOG_INTEROP_TCP` and `FEEDLOG_INTEROP_WS` (ADDR:PORT each) let the same talks run against another broker.
 
 // The whole binary is a test: its helpers stop at the first surprise, as the tests do.
 #![allow(clippy::unwrap_used)]
 
+mod autobahn;
 mod broker;
 mod rumqttc;
 mod script;

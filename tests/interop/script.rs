@@ -23,6 +23,18 @@ pub(crate) fn clients() -> &'static Path {
     })
 }
 
+/// Where `wstest` of the Autobahn test suite is; `None` where no Python 2.7 is.
+pub(crate) fn autobahn() -> Option<PathBuf> {
+    let (ended_well, output) = bounded("bash", &["scripts/autobahn_setup.sh"], &[], SETUP);
+    assert!(ended_well, "scripts/autobahn_setup.sh failed:\n{output}");
+    let last = output.lines().last().expect("it prints where it is");
+    if last == "none" {
+        eprintln!("{output}");
+        return None;
+    }
+    Some(PathBuf::from(last))
+}
+
 /// Runs a script to its end; fails with everything it printed unless it ended well.
 pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &OsStr)]) {
     let (ended_well, output) = bounded(program, arguments, environment, SCRIPT);
