@@ -74,3 +74,20 @@ fn rumqttc_3_1_1_and_5() {
 fn sessions_of_rumqttc_outlive_a_killed_server() {
     rumqttc::across_a_kill(&mut Broker::start());
 }
+
+#[test]
+fn gotapi_ws_in_chromium() {
+    let server = Broker::start_with(&[("FEEDLOG__HTTP__CORS_ORIGINS", "*")]);
+    let modules = clients().join("node_modules");
+    let at = server.http.to_string();
+    let arguments = ["tests/interop/gws/browser.js", "--server", &at];
+    run("node", &arguments, &[("NODE_PATH", modules.as_os_str())]);
+}
+
+/// `node-gotapi-ws` can no longer be installed; its frames and times, with npm `ws`.
+#[test]
+fn gotapi_ws_with_the_frames_and_times_of_its_client() {
+    let modules = clients().join("node_modules");
+    let arguments = ["tests/interop/gws/client.js", "--feedlog", env!("CARGO_BIN_EXE_feedlog")];
+    run("node", &arguments, &[("NODE_PATH", modules.as_os_str())]);
+}
