@@ -4,6 +4,9 @@
 
 mod connections;
 mod crash;
+mod gws;
+mod gws_bounds;
+mod gws_crash;
 mod ledger;
 mod mqtt;
 mod mqtt_bounds;
