@@ -38,34 +38,13 @@ cleanup() {
 trap cleanup EXIT
 ulimit -n "$(ulimit -H -n)"
 
-wait_for_port() {
-  for _ in $(seq 200); do
-    if (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null; then return 0; fi
-    sleep 0.05
-  done
-  echo "nothing listens on port $1" >&2
-  return 1
-}
-
 mqtt_port=$(free_port)
 FEEDLOG__HTTP__CONNECTIONS_MAX=$((connections + 2000)) FEEDLOG__HTTP__CONNECTIONS_PER_ADDRESS_MAX=$((connections + 2000)) \
   FEEDLOG__MQTT__CONNECTIONS_MAX=$((connections + 2000)) FEEDLOG__MQTT__CONNECTIONS_PER_ADDRESS_MAX=$((connections + 2000)) \
   start_server "$binary" "$work/feedlog" --dev --mqtt "127.0.0.1:$mqtt_port"
 wait_for_port "$mqtt_port"
 
-mosquitto_port=$(free_port)
-cat >"$work/mosquitto.conf" <<CONF
-listener $mosquitto_port 127.0.0.1
-allow_anonymous true
-persistence false
-set_tcp_nodelay true
-max_connections -1
-log_type error
-log_dest stderr
-CONF
-mosquitto -c "$work/mosquitto.conf" 2>"$work/mosquitto.log" &
-mosquitto_pid=$!
-wait_for_port "$mosquitto_port"
+start_mosquitto "$work"
 
 redis_port=$(free_port)
 mkdir "$work/redis"

@@ -2,6 +2,8 @@
 #
 #   start_server BINARY DATA_DIR [serve options…]   # sets server_pid, server_log, server_url; waits until ready
 #   stop_server                                     # SIGTERM, waits; fails when it does not end well
+#   start_mosquitto WORK_DIR                        # sets mosquitto_pid, mosquitto_port; without persistence
+#   wait_for_port PORT
 
 server_pid=
 
@@ -46,4 +48,31 @@ stop_server() {
     tail -n 40 "$server_log" >&2
   fi
   return "$status"
+}
+
+wait_for_port() {
+  for _ in $(seq 200); do
+    if (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null; then return 0; fi
+    sleep 0.05
+  done
+  echo "nothing listens on port $1" >&2
+  return 1
+}
+
+# As fast as it goes: nothing is kept, nothing is logged, nobody is counted.
+start_mosquitto() {
+  local work=$1
+  mosquitto_port=$(free_port)
+  cat >"$work/mosquitto.conf" <<CONF
+listener $mosquitto_port 127.0.0.1
+allow_anonymous true
+persistence false
+set_tcp_nodelay true
+max_connections -1
+log_type error
+log_dest stderr
+CONF
+  mosquitto -c "$work/mosquitto.conf" 2>"$work/mosquitto.log" &
+  mosquitto_pid=$!
+  wait_for_port "$mosquitto_port"
 }

@@ -37,9 +37,11 @@ pub(crate) enum Bench {
     ///
     /// Example: feedlog bench cost --members 100000
     Cost(Settings),
-    /// Any MQTT broker from outside, beside a bare echo, Redis and other brokers.
+    /// Any MQTT broker from outside, beside a bare echo, Redis, other brokers, and rooms and channels over WebSocket.
     ///
     /// Example: feedlog bench mqtt publish --broker feedlog=127.0.0.1:1883 --echo
+    ///   feedlog bench ws fanout --broker rooms=127.0.0.1:7171,wire=room --broker mosquitto=127.0.0.1:1884
+    #[command(visible_alias = "ws", verbatim_doc_comment)]
     Mqtt {
         /// What is measured.
         #[command(subcommand)]

@@ -1,4 +1,5 @@
-//! `feedlog bench mqtt`: any MQTT broker, ours or another, beside a bare echo and Redis, with one generator in one run.
+//! `feedlog bench mqtt`: any MQTT broker, ours or another, beside a bare echo and Redis, with one generator in one run;
+//! and `feedlog bench ws`, the same beside our WebSocket systems.
 //!
 //! Question: how much of what the sockets of this machine can do is left after the protocol, the store and the sync,
 //! and how do other programs do in the same minute?
@@ -12,6 +13,7 @@ mod fanout;
 mod idle;
 mod others;
 mod publish;
+mod web;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use feedlog_api::mqtt::wire::Level;
 
+use self::web::Wire;
 use super::stats::median;
 use super::{BenchError, Report};
 
@@ -45,8 +48,10 @@ pub(crate) enum Mode {
 /// What every mode needs to know.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// A broker: NAME=ADDR:PORT, then if wanted `,pid=N` (its processor time and memory are shown) and
-    /// `,subscribers=N` (that many clients receive all that is published). The first one is compared with the others.
+    /// A broker: NAME=ADDR:PORT, then if wanted `,pid=N` (its processor time and memory are shown), `,subscribers=N`
+    /// (that many clients receive all that is published) and `,wire=W` for what else feedlog speaks at its HTTP port:
+    /// `room` and `packet` (raw frames and data packets of gotapi-ws), `connmix` (`/ws/v1`, `/message-center`). The
+    /// first one is compared with the others.
     #[arg(long = "broker", value_name = "BROKER", required = true)]
     brokers: Vec<Broker>,
     /// User name of every client.
@@ -124,20 +129,22 @@ pub(crate) struct Broker {
     address: SocketAddr,
     pid: Option<u32>,
     subscribers: usize,
+    wire: Wire,
 }
 
 impl FromStr for Broker {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let usage = || format!("{text:?} is not NAME=ADDR:PORT[,pid=N][,subscribers=N]");
+        let usage = || format!("{text:?} is not NAME=ADDR:PORT[,pid=N][,subscribers=N][,wire=W]");
         let (name, rest) = text.split_once('=').ok_or_else(usage)?;
         let mut parts = rest.split(',');
         let address = parts.next().and_then(|address| address.parse().ok()).ok_or_else(usage)?;
-        let mut broker = Self { name: name.to_owned(), address, pid: None, subscribers: 0 };
+        let mut broker = Self { name: name.to_owned(), address, pid: None, subscribers: 0, wire: Wire::Mqtt };
         for part in parts {
             match part.split_once('=') {
                 Some(("pid", pid)) => broker.pid = Some(pid.parse().map_err(|_| usage())?),
+                Some(("wire", name)) => broker.wire = Wire::named(name).ok_or_else(usage)?,
                 Some(("subscribers", n)) => broker.subscribers = n.parse().map_err(|_| usage())?,
                 _ => return Err(usage()),
             }
@@ -301,7 +308,11 @@ mod tests {
     fn a_broker_has_a_name_an_address_and_options() {
         let broker: Broker = "m=127.0.0.1:1883,pid=7,subscribers=2".parse().unwrap();
         assert_eq!((broker.name.as_str(), broker.pid, broker.subscribers), ("m", Some(7), 2));
-        for wrong in ["127.0.0.1:1883", "m=localhost", "m=127.0.0.1:1883,pid", "m=127.0.0.1:1883,x=1"] {
+        assert_eq!(broker.wire, Wire::Mqtt);
+        let broker: Broker = "r=127.0.0.1:7171,wire=room".parse().unwrap();
+        assert_eq!(broker.wire, Wire::Room);
+        let wrong = ["127.0.0.1:1883", "m=localhost", "m=127.0.0.1:1883,pid", "m=127.0.0.1:1883,x=1"];
+        for wrong in wrong.into_iter().chain(["m=127.0.0.1:1883,wire=xmpp"]) {
             assert!(wrong.parse::<Broker>().is_err(), "{wrong}");
         }
     }

@@ -188,22 +188,21 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-impl Skim {
-    /// Waits for bytes, takes them and returns how many PUBLISH packets ended in them.
-    pub(super) async fn take(&mut self, stream: &TcpStream) -> std::io::Result<u64> {
-        loop {
-            stream.readable().await?;
-            let read = BUFFER
-                .with_borrow_mut(|buffer| stream.try_read(buffer).map(|n| (n, self.publishes(&buffer[..n]))));
-            match read {
-                Ok((0, _)) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                Ok((_, ended)) => return Ok(ended),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+/// Waits for bytes, takes them and returns how many messages ended in them, as `count` says.
+pub(super) async fn take(stream: &TcpStream, mut count: impl FnMut(&[u8]) -> u64) -> std::io::Result<u64> {
+    loop {
+        stream.readable().await?;
+        let read = BUFFER.with_borrow_mut(|buffer| stream.try_read(buffer).map(|n| (n, count(&buffer[..n]))));
+        match read {
+            Ok((0, _)) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok((_, ended)) => return Ok(ended),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
+}
 
+impl Skim {
     /// Returns how many PUBLISH packets ended within `bytes`.
     pub(super) fn publishes(&mut self, mut bytes: &[u8]) -> u64 {
         let mut ended = 0;

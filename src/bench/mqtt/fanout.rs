@@ -15,12 +15,14 @@ use bytes::{Bytes, BytesMut};
 use clap::Args;
 use feedlog_api::mqtt::wire::{Packet, PacketId, Qos, encode::SharedPublish};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::super::BenchError;
 use super::super::stats::percentile;
 use super::super::text::Texts;
-use super::client::{Client, PATIENCE, Skim};
+use super::client::{Client, PATIENCE, Skim, take, unexpected};
+use super::web::{Sends, Web, WebSkim, Wire};
 use super::{Broker, Common, Figures, Sides, order, process_cpu};
 
 /// What publisher and subscribers do.
@@ -81,24 +83,28 @@ struct Delivered {
 
 async fn one(args: &FanoutArgs, broker: &Broker, payload: &Bytes) -> Result<Figures, BenchError> {
     let common = &args.common;
-    let topic = format!("{}/fanout", common.prefix);
     let delivered = Arc::new(Delivered::default());
     let count = u64::from(args.subscribers);
     let mut subscribers = Vec::new();
     for number in 0..args.subscribers {
-        let mut client = Client::connect(common, broker.address, number as usize + 1).await?;
-        client.subscribe(&topic).await?;
-        subscribers.push(tokio::spawn(receive(client, delivered.clone(), count)));
+        let (number, delivered) = (number as usize + 1, delivered.clone());
+        subscribers.push(if broker.wire == Wire::Mqtt {
+            let mut client = Client::connect(common, broker.address, number).await?;
+            client.subscribe(&format!("{}/{NAME}", common.prefix)).await?;
+            let mut skim = Skim::default();
+            tokio::spawn(receive(client.stream, delivered, count, move |bytes| skim.publishes(bytes)))
+        } else {
+            let web = Web::subscriber(common, broker, number, NAME).await?;
+            let mut skim = WebSkim::default();
+            tokio::spawn(receive(web.stream, delivered, count, move |bytes| skim.texts(bytes)))
+        });
     }
-    let mut publisher = Client::connect(common, broker.address, 0).await?;
-    let level = common.protocol.level();
-    let qos = if args.qos == 1 { Qos::AtLeastOnce } else { Qos::AtMostOnce };
-    let frame = SharedPublish::new(level, qos, false, &topic, &[], payload);
+    let mut publisher = Publisher::connect(args, broker, payload).await?;
 
     let before = broker.pid.and_then(process_cpu);
     let start = Instant::now();
     let (mut under_way, mut times) = (VecDeque::new(), Vec::new());
-    let (mut sent, mut ids) = (0_u64, (1..=u16::MAX).filter_map(PacketId::new).cycle());
+    let mut sent = 0_u64;
     let mut out = BytesMut::new();
     let mut last_progress = Instant::now();
     loop {
@@ -111,13 +117,12 @@ async fn one(args: &FanoutArgs, broker: &Broker, payload: &Bytes) -> Result<Figu
             last_progress = Instant::now();
         }
         while !over && under_way.len() < usize::from(args.window) {
-            let id = if args.qos == 1 { ids.next() } else { None };
-            frame.write(false, id, &mut out);
+            publisher.write(payload, &mut out);
             under_way.push_back(Instant::now());
             sent += 1;
         }
         if !out.is_empty() {
-            publisher.stream.write_all(&out).await?;
+            publisher.stream().write_all(&out).await?;
             out.clear();
         }
         if (over && under_way.is_empty()) || last_progress.elapsed() > PATIENCE / 5 {
@@ -125,10 +130,7 @@ async fn one(args: &FanoutArgs, broker: &Broker, payload: &Bytes) -> Result<Figu
         }
         tokio::select! {
             () = delivered.more.notified() => {}
-            packet = publisher.next() => match packet? {
-                Packet::Puback(ack) if ack.reason < 0x80 => {}
-                other => return Err(super::client::unexpected("PUBACK", &other)),
-            },
+            answer = publisher.answer() => answer?,
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
     }
@@ -148,9 +150,64 @@ async fn one(args: &FanoutArgs, broker: &Broker, payload: &Bytes) -> Result<Figu
     })
 }
 
-async fn receive(client: Client, delivered: Arc<Delivered>, count: u64) {
-    let mut skim = Skim::default();
-    while let Ok(n) = skim.take(&client.stream).await {
+/// What messages are published under.
+const NAME: &str = "fanout";
+
+/// The one that publishes; what acknowledges it is read and not waited for.
+enum Publisher {
+    Mqtt { client: Client, frame: SharedPublish, ids: Box<dyn Iterator<Item = PacketId>>, qos: u8 },
+    Web { web: Web, sends: Sends },
+}
+
+impl Publisher {
+    async fn connect(args: &FanoutArgs, broker: &Broker, payload: &Bytes) -> Result<Self, BenchError> {
+        let common = &args.common;
+        if broker.wire != Wire::Mqtt {
+            let web = Web::publisher(common, broker, 0, NAME).await?;
+            return Ok(Self::Web { web, sends: Sends::new(common, broker.wire, NAME) });
+        }
+        let client = Client::connect(common, broker.address, 0).await?;
+        let qos = if args.qos == 1 { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+        let topic = format!("{}/{NAME}", common.prefix);
+        let frame = SharedPublish::new(common.protocol.level(), qos, false, &topic, &[], payload);
+        let ids = Box::new((1..=u16::MAX).filter_map(PacketId::new).cycle());
+        Ok(Self::Mqtt { client, frame, ids, qos: args.qos })
+    }
+
+    fn write(&mut self, payload: &[u8], out: &mut BytesMut) {
+        match self {
+            Self::Mqtt { frame, ids, qos, .. } => {
+                frame.write(false, if *qos == 1 { ids.next() } else { None }, out);
+            }
+            Self::Web { sends, .. } => sends.write(payload, 0, out),
+        }
+    }
+
+    fn stream(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Mqtt { client, .. } => &mut client.stream,
+            Self::Web { web, .. } => &mut web.stream,
+        }
+    }
+
+    async fn answer(&mut self) -> Result<(), BenchError> {
+        match self {
+            Self::Mqtt { client, .. } => match client.next().await? {
+                Packet::Puback(ack) if ack.reason < 0x80 => Ok(()),
+                other => Err(unexpected("PUBACK", &other)),
+            },
+            Self::Web { web, sends } => sends.answered(&web.next().await?, Some(0)).map(drop),
+        }
+    }
+}
+
+async fn receive(
+    stream: TcpStream,
+    delivered: Arc<Delivered>,
+    count: u64,
+    mut skim: impl FnMut(&[u8]) -> u64,
+) {
+    while let Ok(n) = take(&stream, &mut skim).await {
         let before = delivered.messages.fetch_add(n, Ordering::Relaxed);
         // The publisher is woken when a message has reached everybody, not for every copy.
         if before / count != (before + n) / count {

@@ -6,11 +6,13 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::net::TcpStream;
 
 use super::super::BenchError;
 use super::super::Report;
-use super::Common;
 use super::client::Client;
+use super::web::{Web, Wire};
+use super::{Broker, Common};
 
 /// How many, and how long.
 #[derive(Debug, Clone, Args)]
@@ -20,7 +22,8 @@ pub(crate) struct IdleArgs {
     /// Connections to open, one after the other, and to hold.
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// Each subscribes to one topic of its own.
+    /// Each subscribes to one topic of its own. In the rooms of gotapi-ws each is in a room of its own anyway, and in
+    /// CONNMIX each is logged in and has a channel of its own.
     #[arg(long)]
     subscribed: bool,
 }
@@ -60,18 +63,14 @@ pub(super) async fn run(args: &IdleArgs) -> Result<IdleReport, BenchError> {
         let start = Instant::now();
         let mut clients = Vec::with_capacity(args.connections);
         for number in 0..args.connections {
-            let client = Client::connect(common, broker.address, number).await;
-            let mut client = client.map_err(|error| {
+            let stream = connect(args, broker, number).await;
+            clients.push(stream.map_err(|error| {
                 BenchError::Other(format!("{}: connection {number}: {error}", broker.name))
-            })?;
-            if args.subscribed {
-                client.subscribe(&format!("{}/idle/{number}", common.prefix)).await?;
-            }
-            clients.push(client);
+            })?);
         }
         let elapsed = start.elapsed();
         tokio::time::sleep(Duration::from_secs_f64(common.seconds)).await;
-        let closed = clients.iter().filter(|client| closed(client)).count();
+        let closed = clients.iter().filter(|stream| closed(stream)).count();
         if closed > 0 {
             return Err(BenchError::Other(format!("{} closed {closed} connections", broker.name)));
         }
@@ -90,9 +89,22 @@ pub(super) async fn run(args: &IdleArgs) -> Result<IdleReport, BenchError> {
     Ok(IdleReport { brokers })
 }
 
+async fn connect(args: &IdleArgs, broker: &Broker, number: usize) -> Result<TcpStream, BenchError> {
+    let common = &args.common;
+    let name = format!("idle-{number}");
+    if broker.wire != Wire::Mqtt {
+        return Ok(Web::subscriber(common, broker, number, &name).await?.stream);
+    }
+    let mut client = Client::connect(common, broker.address, number).await?;
+    if args.subscribed {
+        client.subscribe(&format!("{}/{name}", common.prefix)).await?;
+    }
+    Ok(client.stream)
+}
+
 /// Whether the broker ended the connection meanwhile.
-fn closed(client: &Client) -> bool {
-    match client.stream.try_read(&mut [0]) {
+fn closed(stream: &TcpStream) -> bool {
+    match stream.try_read(&mut [0]) {
         Ok(n) => n == 0,
         Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
     }

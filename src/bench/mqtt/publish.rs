@@ -3,6 +3,7 @@
 //! Back of an envelope: a round trip over loopback costs each side two system calls and a wake-up, some ten
 //! microseconds of one core; a durable ack adds its share of one `fdatasync`, which 64 waiting publishers divide.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,8 +17,9 @@ use tokio::io::AsyncWriteExt;
 use super::super::BenchError;
 use super::super::stats::percentile;
 use super::super::text::Texts;
-use super::client::{Client, Skim, unexpected};
+use super::client::{Client, Skim, take, unexpected};
 use super::others::{self, Echo};
+use super::web::{Sends, Web, Wire};
 use super::{Broker, Common, Figures, Sides, order, process_cpu};
 
 /// Frames that every publisher sends in turn.
@@ -109,6 +111,9 @@ pub(super) async fn run(args: &PublishArgs) -> Result<Sides, BenchError> {
             let mut measured = match program {
                 Program::Echo(echo) => others::echo_round(args, echo.address, &payloads).await,
                 Program::Redis(address) => others::redis_round(args, *address, &payloads).await,
+                Program::Broker(broker) if broker.wire != Wire::Mqtt => {
+                    web_round(args, broker, &payloads).await
+                }
                 Program::Broker(broker) => broker_round(args, broker, &payloads).await,
             }
             .map_err(|error| BenchError::Other(format!("{name}: {error}")))?;
@@ -194,6 +199,66 @@ async fn broker_round(
     measured
 }
 
+async fn web_round(args: &PublishArgs, broker: &Broker, payloads: &[Bytes]) -> Result<Measured, BenchError> {
+    let common = &args.common;
+    if broker.wire == Wire::Room || broker.subscribers > 0 {
+        return Err(BenchError::Other(
+            "nothing acknowledges raw frames, and nobody can be subscribed".into(),
+        ));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = Vec::new();
+    for (publisher, payloads) in payloads.chunks(FRAMES).enumerate() {
+        let name = publisher.to_string();
+        let web = Web::publisher(common, broker, publisher, &name).await?;
+        let sends = Sends::new(common, broker.wire, &name);
+        tasks.push(publish_on_web(web, sends, payloads.to_vec(), args.window, stop.clone()));
+    }
+    gather(common.lasting(), tasks, &stop).await
+}
+
+/// As `publish`, over WebSocket.
+async fn publish_on_web(
+    mut web: Web,
+    mut sends: Sends,
+    payloads: Vec<Bytes>,
+    window: u16,
+    stop: Arc<AtomicBool>,
+) -> Result<Vec<Duration>, BenchError> {
+    let mut latencies = Vec::new();
+    let mut free: Vec<u16> = (0..window).rev().collect();
+    let mut sent = vec![Instant::now(); usize::from(window)];
+    let mut waiting = VecDeque::new();
+    let mut out = BytesMut::new();
+    let mut payloads = payloads.iter().cycle();
+    loop {
+        if !stop.load(Ordering::Relaxed) {
+            while let (false, Some(payload)) = (free.is_empty(), payloads.next()) {
+                let Some(slot) = free.pop() else { break };
+                sent[usize::from(slot)] = Instant::now();
+                waiting.push_back(slot);
+                sends.write(payload, slot, &mut out);
+            }
+        }
+        if !out.is_empty() {
+            web.stream.write_all(&out).await?;
+            out.clear();
+        }
+        if waiting.is_empty() {
+            return Ok(latencies);
+        }
+        let mut text = Some(web.next().await?);
+        while let Some(next) = text {
+            let slot = sends.answered(&next, waiting.front().copied())?;
+            let at = waiting.iter().position(|waits| *waits == slot);
+            waiting.remove(at.ok_or_else(|| BenchError::Other(format!("an answer to {slot}, not sent")))?);
+            latencies.push(sent[usize::from(slot)].elapsed());
+            free.push(slot);
+            text = web.buffered()?;
+        }
+    }
+}
+
 /// One publisher: keeps its window full until `stop`, then waits for what is in flight.
 async fn publish(
     mut client: Client,
@@ -254,7 +319,7 @@ fn stray(ack: &Ack) -> BenchError {
 /// Takes everything and counts it.
 async fn receive(client: Client, delivered: Arc<AtomicU64>) {
     let mut skim = Skim::default();
-    while let Ok(n) = skim.take(&client.stream).await {
+    while let Ok(n) = take(&client.stream, |bytes| skim.publishes(bytes)).await {
         delivered.fetch_add(n, Ordering::Relaxed);
     }
 }
