@@ -162,11 +162,6 @@ impl<T: Talk> Line<T> {
         self.ending = true;
     }
 
-    /// Whether it was closed.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.ending
-    }
-
     /// Hands a command over; its outcome comes to [`Talk::answered`]. On `Err` it was not handed over and none comes.
     pub(crate) async fn submit(
         &mut self,

@@ -48,6 +48,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// Checks an opening handshake (RFC 6455 §4.2.1); the answer to send when it is none.
+#[allow(clippy::result_large_err)] // once per connection
 pub(crate) fn upgrade(app: &Arc<App>, parts: &mut Parts) -> Result<Upgrade, Response> {
     let bad = |why: &'static str| (StatusCode::BAD_REQUEST, Body::from(why)).into_response();
     let headers = &parts.headers;
