@@ -158,6 +158,12 @@ impl Config {
             (self.mqtt.session_expiry_max_ms, u64::from(u32::MAX) * 1000, "mqtt.session_expiry_max_ms"),
             (self.mqtt.out_max_bytes, 16 << 20, "mqtt.out_max_bytes"),
             (self.mqtt.checkpoint_ms, 3_600_000, "mqtt.checkpoint_ms"),
+            (self.gws.rooms_max, u64::MAX, "gws.rooms_max"),
+            (self.gws.unseen_max, 1 << 20, "gws.unseen_max"),
+            (self.gws.history_page_max, 1_000, "gws.history_page_max"),
+            (self.gws.ttl_rooms_max, 1 << 20, "gws.ttl_rooms_max"),
+            (self.gws.ttl_check_ms, 60_000, "gws.ttl_check_ms"),
+            (self.gws.form_max_bytes, 1 << 20, "gws.form_max_bytes"),
             (self.connmix.auth_max_ms, 600_000, "connmix.auth_max_ms"),
             (self.connmix.auth_calls_max, 10_000, "connmix.auth_calls_max"),
             (self.connmix.auth_cached_max, 10_000_000, "connmix.auth_cached_max"),
@@ -240,8 +246,9 @@ impl Config {
         if let Some(addr) = self.mqtt.tls_addr {
             self.check_address(addr, true, dev, has_tokens, &mut problems);
         }
-        let connmix = &self.connmix;
-        for addr in [connmix.client_addr, connmix.api_addr, connmix.center_addr].into_iter().flatten() {
+        let (gws, connmix) = (&self.gws, &self.connmix);
+        let alone = [gws.addr, connmix.client_addr, connmix.api_addr, connmix.center_addr];
+        for addr in alone.into_iter().flatten() {
             let tls = self.http.tls_cert_file.is_some();
             self.check_address(addr, tls, dev, has_tokens, &mut problems);
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use feedlog_api::connmix::Connmix;
+use feedlog_api::gws::Gws;
 use feedlog_api::http::{self, Face, Services};
 use feedlog_api::mqtt::{Listener, Mqtt};
 use feedlog_service::Store;
@@ -41,6 +42,9 @@ pub enum BuildError {
     /// The MQTT front end cannot use a file of its configuration.
     #[error(transparent)]
     Mqtt(#[from] feedlog_api::mqtt::MqttError),
+    /// The gotapi-ws front end cannot use its configuration.
+    #[error(transparent)]
+    Gws(#[from] feedlog_api::gws::GwsError),
     /// The CONNMIX front end cannot use its configuration.
     #[error(transparent)]
     Connmix(#[from] feedlog_api::connmix::ConnmixError),
@@ -63,6 +67,7 @@ pub struct App {
     listener: tokio::net::TcpListener,
     addr: SocketAddr,
     mqtt: Mqtt,
+    gws: Option<Gws>,
     connmix: Option<Connmix>,
     /// Listeners of one system each, with their real addresses.
     alone: Vec<(http::Listener, SocketAddr)>,
@@ -80,6 +85,7 @@ struct Built {
     addr: SocketAddr,
     mqtt: Mqtt,
     mqtt_listeners: Vec<(Listener, SocketAddr)>,
+    gws: Option<Gws>,
     connmix: Option<Connmix>,
     alone: Vec<(http::Listener, SocketAddr)>,
     first_token: Option<Secret>,
@@ -111,6 +117,15 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
             }
         }
         let mut alone = Vec::new();
+        let gws = if config.gws.enabled {
+            if let Some(addr) = config.gws.addr {
+                let (listener, addr) = bind(addr).await?;
+                alone.push((http::Listener { listener, face: Face::Gws }, addr));
+            }
+            Some(Gws::new(wiring::gws_config(&config), store.clone())?)
+        } else {
+            None
+        };
         let connmix = if config.connmix.enabled {
             for (addr, face) in [
                 (config.connmix.client_addr, Face::ConnmixClients),
@@ -135,21 +150,24 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
         };
         // Last: what can fail has not.
         store.start_outbox(endpoints.outbox, Arc::new(endpoints.webhooks))?;
-        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token })
+        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, gws, connmix, alone, first_token })
     };
     match built.await {
-        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, connmix, alone, first_token }) => Ok(App {
-            config,
-            listener,
-            addr,
-            mqtt,
-            connmix,
-            alone,
-            mqtt_listeners,
-            store,
-            storage,
-            first_token,
-        }),
+        Ok(Built { store, listener, addr, mqtt, mqtt_listeners, gws, connmix, alone, first_token }) => {
+            Ok(App {
+                config,
+                listener,
+                addr,
+                mqtt,
+                gws,
+                connmix,
+                alone,
+                mqtt_listeners,
+                store,
+                storage,
+                first_token,
+            })
+        }
         Err(err) => {
             // The store is closed properly, so that the next start has nothing to recover.
             if let Err(close) = engine.close() {
@@ -228,7 +246,7 @@ impl App {
     /// # Errors
     /// When the front end cannot run.
     pub async fn run(self, stop: impl Future<Output = ()> + Send + 'static) -> Result<bool, http::HttpError> {
-        let Self { config, listener, mqtt, connmix, alone, mqtt_listeners, store, storage, .. } = self;
+        let Self { config, listener, mqtt, gws, connmix, alone, mqtt_listeners, store, storage, .. } = self;
         let handle = telemetry::recorder();
         let upkeep = tokio::spawn(telemetry::upkeep(handle.clone()));
         let stats = storage.clone();
@@ -236,7 +254,7 @@ impl App {
             store: store.clone(),
             metrics: Arc::new(move || telemetry::render(&handle, &stats.stats())),
             mqtt: Some(mqtt.clone()),
-            gws: None,
+            gws,
             connmix,
         };
         let mqtt_listeners = mqtt_listeners.into_iter().map(|(listener, _)| listener).collect();

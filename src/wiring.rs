@@ -1,6 +1,7 @@
 //! From the configuration to what each crate takes.
 
 use feedlog_api::connmix::ConnmixConfig;
+use feedlog_api::gws::GwsConfig;
 use feedlog_api::http::{HttpConfig, TlsConfig};
 use feedlog_api::mqtt::MqttConfig;
 use feedlog_core::command::{Principal, Scopes};
@@ -65,6 +66,7 @@ pub(crate) fn service_config(config: &Config, dev: bool) -> StoreConfig {
         mailbox_commands_max: size(config.service.mailbox_max),
         payload_bytes_max: size(config.limits.payload_max_bytes),
         recall_window_ms: config.limits.recall_window_ms,
+        shared_recall_window_ms: Some(config.gws.cancel_window_ms).filter(|window_ms| *window_ms > 0),
         auth: auth_config(config, dev),
         ..StoreConfig::default()
     }
@@ -144,6 +146,22 @@ pub(crate) fn mqtt_config(config: &Config, dev: bool) -> MqttConfig {
         payload_bytes_max,
         drain_ms_max: config.shutdown.drain_ms,
         ..MqttConfig::default()
+    }
+}
+
+pub(crate) fn gws_config(config: &Config) -> GwsConfig {
+    let gws = &config.gws;
+    GwsConfig {
+        store_raw: gws.store_raw,
+        dedup: gws.dedup,
+        echo_rooms: gws.echo_rooms.clone(),
+        rollback_packets: gws.rollback_packets,
+        rooms_max: size(gws.rooms_max),
+        unseen_max: size(gws.unseen_max),
+        history_page_max: size(gws.history_page_max),
+        ttl_rooms_max: size(gws.ttl_rooms_max),
+        ttl_check_ms: gws.ttl_check_ms,
+        form_bytes_max: size(gws.form_max_bytes),
     }
 }
 

@@ -129,6 +129,7 @@ fn build_failure(err: &BuildError) -> Fail {
         BuildError::Bind { .. } => Fail::unavailable(err),
         BuildError::Service(feedlog_service::OpenError::Auth(err)) => Fail::new(Exit::Usage, "config", err),
         BuildError::Mqtt(err) => Fail::new(Exit::Usage, "config", err),
+        BuildError::Gws(err) => Fail::new(Exit::Usage, "config", err),
         BuildError::Connmix(err) => Fail::new(Exit::Usage, "config", err),
         BuildError::Service(_) | BuildError::Token(_) | BuildError::Outbox(_) => Fail::failed(err),
     }

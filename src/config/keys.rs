@@ -204,6 +204,38 @@ keys! {
         checkpoint_ms: u64 = 1_000;
     }
 
+    /// gotapi-ws: WebSocket rooms with history and recall. Every path of the HTTP port that is no route of its own is a room;
+    /// callers without a token come in where auth.anonymous lets them.
+    gws: Gws {
+        /// Switches rooms on.
+        enabled: bool = true;
+        /// Where rooms listen besides the HTTP port, e.g. "127.0.0.1:8080"; there every path but the reserved ones is a room.
+        #[example = "\"127.0.0.1:8080\""]
+        addr: Option<SocketAddr> = None;
+        /// Raw frames, those that are no packets, are kept in the log of their room. false hands them on and forgets them.
+        store_raw: bool = true;
+        /// A packet that comes again with its uuid is acknowledged and not stored again. false for strict gotapi-ws.
+        dedup: bool = true;
+        /// How long a packet may be cancelled by whoever names its uuid, in milliseconds; 0 = at any time.
+        cancel_window_ms: u64 = 0;
+        /// Tells a cancel as a data packet with eventType 7 too, for applications that know that.
+        rollback_packets: bool = false;
+        /// Rooms that send a frame back to the connection it came from; "*" at the end stands for any rest.
+        echo_rooms: Vec<String> = Vec::new();
+        /// Rooms that have a connection.
+        rooms_max: u64 = 100_000;
+        /// Acknowledged messages of one connection that have not come round to it; then it is not read.
+        unseen_max: u64 = 1_024;
+        /// Messages of a history that are read at once.
+        history_page_max: u64 = 200;
+        /// Rooms whose messages are to end at a time (POST /__/ttl).
+        ttl_rooms_max: u64 = 10_000;
+        /// How often it is looked whether such a time has come, in milliseconds.
+        ttl_check_ms: u64 = 1_000;
+        /// Parameters in the body of a request to /__/…, in bytes.
+        form_max_bytes: u64 = 64 << 10;
+    }
+
     /// The CONNMIX message center: clients at `path`, back ends at /v1/mesh/publish, /v1/mesh/send and /ws/v1.
     connmix: Connmix {
         /// Whether it is served on the HTTP port. Clients need a token or a webhook, back ends a token with the scope send_as
