@@ -176,7 +176,7 @@ pub(crate) fn check_shared(url: &str, clients: &[Client]) {
 /// All messages of a feed: id, place, text.
 fn messages(agent: &ureq::Agent, url: &str, feed: &str) -> Vec<(String, u64, String)> {
     let text = |entry: &Value, name: &str| entry[name].as_str().expect("a text").to_owned();
-    entries(agent, url, feed)
+    entries(agent, url, feed, "admin")
         .iter()
         .map(|entry| {
             let seq = entry["seq_id"].as_u64().expect("an entry has a place");
@@ -191,17 +191,23 @@ pub(crate) fn payloads(url: &str, feed: &str) -> Vec<Bytes> {
         Some(text) => STANDARD.decode(text).expect("base64").into(),
         None => entry["payload"].to_string().into(),
     };
-    entries(&agent(), url, feed).iter().map(payload).collect()
+    entries(&agent(), url, feed, "admin").iter().map(payload).collect()
+}
+
+/// The places of all messages of a feed, as this user reads them.
+pub(crate) fn places(url: &str, feed: &str, token: &str) -> Vec<u64> {
+    let place = |entry: &Value| entry["seq_id"].as_u64().expect("an entry has a place");
+    entries(&agent(), url, feed, token).iter().map(place).collect()
 }
 
 /// All messages of a feed. The places of all entries must be 1, 2, 3 … without a gap.
-fn entries(agent: &ureq::Agent, url: &str, feed: &str) -> Vec<Value> {
+fn entries(agent: &ureq::Agent, url: &str, feed: &str, token: &str) -> Vec<Value> {
     let (mut all, mut after) = (Vec::new(), 0);
     loop {
         let path = feed.replace('/', "%2F");
         let mut answer = agent
             .get(format!("{url}/v1/feeds/{path}/entries?last_seq_id={after}&limit=1000"))
-            .header("authorization", "Bearer admin")
+            .header("authorization", format!("Bearer {token}"))
             .call()
             .expect("the server answers");
         assert_eq!(answer.status(), 200, "{feed}");

@@ -12,4 +12,6 @@ mod mqtt;
 mod mqtt_bounds;
 mod mqtt_crash;
 mod mqtt_ledger;
+mod outbox;
+mod receiver;
 mod server;
