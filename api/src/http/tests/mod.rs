@@ -4,6 +4,7 @@ mod calls;
 mod errors;
 mod golden;
 mod im;
+mod outbox;
 mod server;
 mod streams;
 mod world;
