@@ -4,6 +4,7 @@
 
 mod interop;
 mod peer;
+mod rooms;
 #[allow(dead_code)] // shared with the process tests, which use all of it
 #[path = "../process/server.rs"]
 mod server;
