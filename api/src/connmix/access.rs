@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use feedlog_core::event::MENTION_ALL;
+use feedlog_core::ids::Uid;
 
 use super::config::{ConnmixConfig, ConnmixError};
 
@@ -97,8 +99,8 @@ impl Rule {
         let (name, secret, roles) = (parts.next()?, parts.next()?, parts.next()?);
         let mask = Mask::parse(parts.next().unwrap_or("*"))?;
         // INVARIANT: the name is one that a service can have, so that its entries can be written.
-        let name_is_good = feedlog_core::ids::Uid::parse(name).is_ok_and(|uid| !uid.is_anonymous());
-        if !name_is_good || secret.is_empty() {
+        let is_name = Uid::parse(name).is_ok() && name != MENTION_ALL;
+        if !is_name || secret.is_empty() {
             return None;
         }
         let digest = blake3::hash(format!("{name}:{secret}").as_bytes());
@@ -205,7 +207,7 @@ mod tests {
             "shop:s3cr3t:admin",
             ":s3cr3t:read",
             "shop::read",
-            "anon:1:read:*",
+            "@all:s3cr3t:read",
             "shop:s3cr3t:read:10.0.0.0/33",
             "shop:s3cr3t:read:nowhere",
             "shop:s3cr3t:read:1.2.3",

@@ -1,6 +1,6 @@
 //! The API for back ends: single calls over HTTP, and many at a time over `/ws/v1`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,21 +137,39 @@ pub(crate) struct Api {
     pending: VecDeque<(Id, Arc<str>)>,
     /// Topics that are popped from.
     consuming: Option<Consuming>,
+    /// What is not asked for while the worker takes nothing.
+    held: Vec<Taken>,
     due: Option<Instant>,
 }
 
 struct Consuming {
     stop: CancellationToken,
-    topics: HashMap<String, ()>,
-    /// Shares that ask for nothing while the worker takes nothing.
-    held: Vec<Share>,
+    topics: HashSet<String>,
+}
+
+/// Topics that are being joined, until they are taken back.
+pub(crate) struct Taking {
+    topics: Vec<String>,
+    stop: CancellationToken,
+}
+
+/// A topic that is popped from, until it is taken back.
+pub(crate) struct Taken {
+    share: Share,
+    stop: CancellationToken,
+}
+
+impl Taking {
+    fn of(&self, share: Share) -> Taken {
+        Taken { share, stop: self.stop.clone() }
+    }
 }
 
 /// What the connection waits for by itself.
 pub(crate) enum Done {
     Called(Id, Reply),
-    Joined(Id, Result<Vec<(String, Share)>, NoTopic>),
-    Popped(Share, String),
+    Joined(Id, Taking, Result<Vec<Share>, NoTopic>),
+    Popped(Taken, String),
     Stopped,
 }
 
@@ -159,7 +177,7 @@ type ApiLine = Line<Api>;
 
 impl Api {
     pub(crate) fn new(connmix: Connmix, app: Arc<App>, caller: Caller) -> Self {
-        Self { connmix, app, caller, pending: VecDeque::new(), consuming: None, due: None }
+        Self { connmix, app, caller, pending: VecDeque::new(), consuming: None, held: Vec::new(), due: None }
     }
 
     async fn asked(&mut self, line: &mut ApiLine, id: Id, asked: Asked) -> Result<(), (Id, Fault)> {
@@ -220,43 +238,44 @@ impl Api {
     }
 
     fn pop(&mut self, line: &mut ApiLine, id: Id, topics: Vec<String>) -> Result<(), (Id, Fault)> {
-        let consuming = self.consuming.get_or_insert_with(|| Consuming {
-            stop: CancellationToken::new(),
-            topics: HashMap::new(),
-            held: Vec::new(),
-        });
-        if topics.iter().any(|topic| consuming.topics.contains_key(topic)) {
+        let consuming = self
+            .consuming
+            .get_or_insert_with(|| Consuming { stop: CancellationToken::new(), topics: HashSet::new() });
+        if topics.iter().any(|topic| consuming.topics.contains(topic)) {
             return Err((id, Fault::new(code::CONSUMING, "it is consumed already")));
         }
         if consuming.topics.len() + topics.len() > self.connmix.0.config.topics_max {
             return Err((id, Fault::new(code::CONSUME, "too many topics")));
         }
-        consuming.topics.extend(topics.iter().map(|topic| (topic.clone(), ())));
+        consuming.topics.extend(topics.iter().cloned());
+        let taking = Taking { topics, stop: consuming.stop.clone() };
         let (connmix, gate) = (self.connmix.clone(), self.caller.gate.clone());
         line.work(async move {
-            let mut shares = Vec::with_capacity(topics.len());
-            for topic in topics {
-                match connmix.0.queues.join(&topic, &gate).await {
-                    Ok(share) => shares.push((topic, share)),
-                    Err(problem) => return Done::Joined(id, Err(problem)),
+            let mut shares = Vec::with_capacity(taking.topics.len());
+            for topic in &taking.topics {
+                match connmix.0.queues.join(topic, &gate).await {
+                    Ok(share) => shares.push(share),
+                    Err(problem) => return Done::Joined(id, taking, Err(problem)),
                 }
             }
-            Done::Joined(id, Ok(shares))
+            Done::Joined(id, taking, Ok(shares))
         });
         Ok(())
     }
 
     /// Asks for the next message of a topic.
-    fn take_next(&self, line: &mut ApiLine, share: Share) {
-        let Some(consuming) = &self.consuming else { return };
-        let stop = consuming.stop.clone();
+    fn take_next(&self, line: &mut ApiLine, taken: Taken) {
+        if taken.stop.is_cancelled() {
+            return;
+        }
         let mut draining = self.app.draining.clone();
         line.work(async move {
-            tokio::select! {
-                () = stop.cancelled() => Done::Stopped,
-                () = drained(&mut draining) => Done::Stopped,
-                event = share.next() => Done::Popped(share.clone(), event),
-            }
+            let event = tokio::select! {
+                () = taken.stop.cancelled() => return Done::Stopped,
+                () = drained(&mut draining) => return Done::Stopped,
+                event = taken.share.next() => event,
+            };
+            Done::Popped(taken, event)
         });
     }
 }
@@ -299,17 +318,15 @@ impl Talk for Api {
     async fn done(&mut self, line: &mut ApiLine, done: Done) {
         match done {
             Done::Called(id, called) => reply(line, &id, &called),
-            Done::Joined(id, Ok(shares)) => {
-                // When it was taken back meanwhile, nothing is asked for.
+            Done::Joined(id, taking, Ok(shares)) => {
                 reply(line, &id, &Reply::Done);
-                for (topic, share) in shares {
-                    if self.consuming.as_ref().is_some_and(|consuming| consuming.topics.contains_key(&topic))
-                    {
-                        self.take_next(line, share);
-                    }
-                }
+                shares.into_iter().for_each(|share| self.take_next(line, taking.of(share)));
             }
-            Done::Joined(id, Err(problem)) => {
+            Done::Joined(id, taking, Err(problem)) => {
+                if let Some(consuming) = self.consuming.as_mut().filter(|_| !taking.stop.is_cancelled()) {
+                    consuming.topics.retain(|topic| !taking.topics.contains(topic));
+                    self.consuming.take_if(|consuming| consuming.topics.is_empty());
+                }
                 let why = match problem {
                     NoTopic::NotOpen => "the topic is no open feed",
                     NoTopic::TooMany => "too many topics",
@@ -318,12 +335,12 @@ impl Talk for Api {
                 reply(line, &id, &Reply::Failed(Fault::new(code::CONSUME, why)));
             }
             // Also when it was taken back meanwhile: the message is this worker's.
-            Done::Popped(share, event) => {
+            Done::Popped(taken, event) => {
                 line.text(event.as_bytes());
                 if line.waiting() < WORKER_BYTES_MAX {
-                    self.take_next(line, share);
-                } else if let Some(consuming) = &mut self.consuming {
-                    consuming.held.push(share);
+                    self.take_next(line, taken);
+                } else {
+                    self.held.push(taken);
                     self.due = Some(Instant::now() + WORKER_LOOK);
                 }
             }
@@ -337,13 +354,12 @@ impl Talk for Api {
 
     async fn tick(&mut self, line: &mut ApiLine) {
         self.due = None;
-        let Some(consuming) = &mut self.consuming else { return };
         if line.waiting() >= WORKER_BYTES_MAX {
             self.due = Some(Instant::now() + WORKER_LOOK);
             return;
         }
-        for share in std::mem::take(&mut consuming.held) {
-            self.take_next(line, share);
+        for taken in std::mem::take(&mut self.held) {
+            self.take_next(line, taken);
         }
     }
 

@@ -77,20 +77,30 @@ impl Queues {
         let place = match gate.feed(&feed).await {
             Ok(info) if info.kind == FeedKind::Open => info.head,
             Ok(_) => return Err(NoTopic::NotOpen),
-            Err(ReadError::Denied(feedlog_core::policy::Denied::FeedNotFound)) => SeqId::ZERO,
-            Err(ReadError::Denied(_)) => return Err(NoTopic::NotOpen),
+            // There is none yet, or none for this back end: that shows when it is followed.
+            Err(ReadError::Denied(_)) => SeqId::ZERO,
             Err(_) => return Err(NoTopic::Unavailable),
         };
+        let attachment = follow(&feed, gate, place).await.map_err(|error| match error {
+            ReadError::Denied(_) => NoTopic::NotOpen,
+            _ => NoTopic::Unavailable,
+        })?;
         let mut topics = self.topics();
         if !topics.contains_key(&feed) && topics.len() >= self.topics_max {
             return Err(NoTopic::TooMany);
         }
         let topic = topics.entry(feed.clone()).or_insert_with(|| {
-            let turn = tokio::sync::Mutex::new(Turn { attachment: None, place });
+            let turn = tokio::sync::Mutex::new(Turn { attachment: Some(attachment), place });
             Arc::new(Topic { feed, turn })
         });
         Ok(share(topic))
     }
+}
+
+async fn follow(feed: &FeedId, gate: &Gate, place: SeqId) -> Result<Attachment, ReadError> {
+    let mut attachment = gate.follow(None).await?;
+    attachment.add_coming(feed.clone(), After::Seq(place)).await?;
+    Ok(attachment)
 }
 
 impl Share {
@@ -112,11 +122,7 @@ impl Turn {
     async fn next(&mut self, feed: &FeedId, gate: &Gate) -> Result<Option<String>, ReadError> {
         let attachment = match &mut self.attachment {
             Some(attachment) => attachment,
-            none => {
-                let mut attachment = gate.follow(None).await?;
-                attachment.add_coming(feed.clone(), After::Seq(self.place)).await?;
-                none.insert(attachment)
-            }
+            none => none.insert(follow(feed, gate, self.place).await?),
         };
         while let Some(delivery) = attachment.next().await {
             match delivery {

@@ -1,6 +1,7 @@
 //! What others in this process tell a connection: bounded, and forgotten with it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,6 +15,8 @@ const BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Inbox<T> {
     waiting: Mutex<Waiting<T>>,
     bell: Notify,
+    /// The peer takes nothing of what is ready for it.
+    slow: AtomicBool,
 }
 
 struct Waiting<T> {
@@ -25,7 +28,7 @@ struct Waiting<T> {
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Self {
         let waiting = Waiting { told: VecDeque::new(), bytes: 0, closed: false };
-        Self { waiting: Mutex::new(waiting), bell: Notify::new() }
+        Self { waiting: Mutex::new(waiting), bell: Notify::new(), slow: AtomicBool::new(false) }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
@@ -48,11 +51,17 @@ impl<T> Inbox<T> {
         true
     }
 
-    /// Whether the connection takes what it is told: it is there, and nothing it was told waits for long enough to fill
-    /// the inbox.
+    /// Whether the connection takes what comes: it is there, its peer reads, and the inbox is not full.
     pub(crate) fn has_room(&self) -> bool {
         let waiting = self.waiting();
-        !waiting.closed && waiting.told.len() < WAITING_MAX && waiting.bytes < BYTES_MAX
+        !self.slow.load(Ordering::Relaxed)
+            && !waiting.closed
+            && waiting.told.len() < WAITING_MAX
+            && waiting.bytes < BYTES_MAX
+    }
+
+    pub(super) fn set_slow(&self, slow: bool) {
+        self.slow.store(slow, Ordering::Relaxed);
     }
 
     pub(super) fn take(&self) -> Option<T> {
@@ -96,6 +105,8 @@ mod tests {
         assert!(inbox.tell((), BYTES_MAX + 1), "a larger one into an empty inbox");
         assert!(!inbox.tell((), 1), "one byte past");
         assert!(inbox.take().is_some() && inbox.tell((), BYTES_MAX) && !inbox.tell((), 1));
+        inbox.set_slow(true);
+        assert!(!inbox.has_room(), "the peer reads nothing");
         inbox.close();
         assert!(inbox.take().is_none() && !inbox.tell((), 0), "gone");
     }

@@ -374,6 +374,7 @@ impl<T: Talk> Session<T> {
         let reads = self.reads();
         let takes = self.line.takes(&self.bounds);
         let line = &mut self.line;
+        line.inbox.set_slow(!takes);
         let attachment = line.attachment.as_deref_mut().filter(|_| takes);
         let listens = attachment.is_some();
         let works = line.works.as_mut().filter(|works| !works.is_empty());

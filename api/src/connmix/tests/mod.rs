@@ -1,6 +1,5 @@
 //! The front end as clients and back ends see it, over the real server.
 
-#[allow(dead_code)]
 mod world;
 
 mod bounds;

@@ -32,7 +32,6 @@ pub(super) struct World {
     pub(super) api: SocketAddr,
     pub(super) center: SocketAddr,
     pub(super) store: Store,
-    pub(super) connmix: Connmix,
     stop: Option<oneshot::Sender<()>>,
     done: tokio::task::JoinHandle<()>,
 }
@@ -81,7 +80,7 @@ impl World {
             metrics: Arc::new(String::new),
             mqtt: None,
             gws: None,
-            connmix: Some(connmix.clone()),
+            connmix: Some(connmix),
         };
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(async move {
@@ -96,7 +95,6 @@ impl World {
             api: addresses[2],
             center: addresses[3],
             store,
-            connmix,
             stop: Some(stop),
             done,
         }
