@@ -280,14 +280,17 @@ impl Connection {
     /// Hands on a delivery and those that are ready behind it, so that they leave in one write.
     async fn deliveries(&mut self, first: Option<Delivery>) {
         let mut next = first;
-        for _ in 0..ROUND_MAX {
+        let mut handed_on = 0;
+        loop {
             let Some(delivery) = next else {
                 // The service is closing, or the log could not be read: the client comes again and goes on.
                 let why = "the log could not be followed";
                 return self.machine.close(reason::SERVER_BUSY, why, true);
             };
             self.deliver(delivery).await;
-            if !self.machine.wants_delivery() {
+            handed_on += 1;
+            // Before the next one is taken out: one that is taken out and not handed on would be lost.
+            if handed_on == ROUND_MAX || !self.machine.wants_delivery() {
                 return;
             }
             let Some(attachment) = &mut self.attachment else { return };

@@ -422,7 +422,8 @@ impl<T: Talk> Session<T> {
     /// Hands on a delivery and those that are ready behind it, so that they leave in one write.
     async fn deliveries(&mut self, first: Option<Delivery>) {
         let mut next = first;
-        for _ in 0..ROUND_MAX {
+        let mut handed_on = 0;
+        loop {
             let Some(delivery) = next else {
                 // The service is closing, or the log could not be read: the peer comes again and goes on.
                 return if *self.draining.borrow() {
@@ -432,7 +433,9 @@ impl<T: Talk> Session<T> {
                 };
             };
             self.talk.delivered(&mut self.line, delivery).await;
-            if self.line.ending || !self.line.takes(&self.bounds) {
+            handed_on += 1;
+            // Before the next one is taken out: one that is taken out and not handed on would be lost.
+            if handed_on == ROUND_MAX || self.line.ending || !self.line.takes(&self.bounds) {
                 return;
             }
             let Some(attachment) = &mut self.line.attachment else { return };

@@ -1,3 +1,9 @@
+use feedlog_core::command::{CreateFeed, Draft};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
+use feedlog_core::ids::FeedId;
+use feedlog_service::auth::{AuthConfig, Credential};
+use feedlog_service::views::After;
+use feedlog_service::{Store, StoreConfig};
 use futures_util::SinkExt as _;
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
@@ -168,4 +174,79 @@ async fn a_reader_that_takes_nothing_holds_little_and_is_closed() {
     }
     timeout(Duration::from_secs(40), &mut world.server).await.expect("closed after 30 s").unwrap();
     assert!(*world.ended.lock().unwrap());
+}
+
+/// Numbers of what came by the attachment, as text; the first waits until it may go on.
+struct Follower {
+    gate: Gate,
+    go_on: Arc<tokio::sync::Notify>,
+    first: bool,
+}
+
+impl Talk for Follower {
+    type Told = ();
+    type Done = ();
+
+    async fn opened(&mut self, line: &mut Line<Self>) {
+        let mut attachment = self.gate.follow(None).await.unwrap();
+        attachment.add_coming(FeedId::parse("room").unwrap(), After::Head).await.unwrap();
+        line.attachment = Some(Box::new(attachment));
+        line.text(b"follows");
+    }
+
+    async fn frame(&mut self, _line: &mut Line<Self>, _frame: Frame) {}
+
+    fn answered(&mut self, _line: &mut Line<Self>, _outcome: Result<Receipt, SubmitError>) {}
+
+    async fn delivered(&mut self, line: &mut Line<Self>, delivery: Delivery) {
+        if let Delivery::Entry(view) = delivery {
+            if std::mem::take(&mut self.first) {
+                self.go_on.notified().await;
+            }
+            line.text(view.entry.seq.to_string().as_bytes());
+        }
+    }
+
+    async fn told(&mut self, _line: &mut Line<Self>, (): ()) {}
+
+    async fn done(&mut self, _line: &mut Line<Self>, (): ()) {}
+}
+
+/// More deliveries than one round takes lie ready: none is lost between two rounds (P4).
+#[tokio::test]
+async fn all_that_lies_ready_is_handed_on() {
+    let count = 3 * ROUND_MAX as u64 + 7;
+    let auth = AuthConfig { dev: true, ..AuthConfig::default() };
+    let config = StoreConfig { shards: 1, attach_queue_max: 10_000, auth, ..StoreConfig::default() };
+    let store = Store::in_memory(config).unwrap();
+    let principal = store.auth().authenticate(Credential::Token("ada")).unwrap();
+    let gate = store.gate(principal);
+    let go_on = Arc::new(tokio::sync::Notify::new());
+    let (server, client) = tokio::io::duplex(1 << 20);
+    let (_drain, draining) = watch::channel(false);
+    let talk = Follower { gate: gate.clone(), go_on: go_on.clone(), first: true };
+    tokio::spawn(run(server, talk, Bounds { out_bytes_max: 1 << 20, ..bounds() }, draining));
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    assert_eq!(client.next().await.unwrap().unwrap(), Message::text("follows"));
+    let create = CreateFeed {
+        kind: FeedKind::Open,
+        title: None,
+        members: Vec::new(),
+        join: JoinMode::Open,
+        history: HistoryMode::All,
+        meta: None,
+    };
+    // The feed's creation is the first entry.
+    for _ in 1..count {
+        let draft = Draft {
+            create: Some(create.clone()),
+            ..Draft::new(MessageKind::Text, "text/plain".into(), "x".into())
+        };
+        let action = Action::SendMessage(Box::new(draft));
+        gate.submit(Command { feed: FeedId::parse("room").unwrap(), action }).await.unwrap();
+    }
+    go_on.notify_one();
+    for seq in 1..=count {
+        assert_eq!(client.next().await.unwrap().unwrap(), Message::text(seq.to_string()));
+    }
 }
