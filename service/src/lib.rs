@@ -245,9 +245,12 @@ impl Store {
                 shard.drain().await;
             }
         };
-        if let Some(outbox) = self.0.outbox.get() {
-            outbox.stop().await;
-        }
+        let answered = async {
+            if let Some(outbox) = self.0.outbox.get() {
+                outbox.stop().await;
+            }
+            answered.await;
+        };
         let in_time = tokio::time::timeout(deadline, answered).await.is_ok();
         if !in_time {
             tracing::warn!("the time to drain is over; commands in flight are not waited for");

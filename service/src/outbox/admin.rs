@@ -4,7 +4,7 @@ use feedlog_core::ids::{FeedId, SeqId, TimeMs};
 use tokio::sync::oneshot;
 
 use super::rows::*;
-use super::worker::Worker;
+use super::worker::{UNAVAILABLE_WAIT, Worker, rest};
 use super::{Desk, lock};
 use crate::admin::Admin;
 use crate::error::{ReadError, SubmitError};
@@ -133,7 +133,11 @@ impl Worker {
         match ask {
             Ask::Gone => {
                 tracing::error!(endpoint = &*self.desk().endpoint.name, "the endpoint is gone (410): paused");
-                self.pause(Some(StoredPause::Gone)).await.is_ok()
+                if self.pause(Some(StoredPause::Gone)).await.is_err() {
+                    // It is called again, is gone again, and then it may be written.
+                    rest(UNAVAILABLE_WAIT).await;
+                }
+                true
             }
             Ask::Pause(on, reply) => {
                 let done = self.pause(on.then_some(StoredPause::Asked)).await;

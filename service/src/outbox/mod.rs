@@ -25,10 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use feedlog_core::event::FeedKind;
 use feedlog_core::feed::Settings;
-use feedlog_core::ids::{FeedId, TimeMs};
+use feedlog_core::ids::{FeedId, PERSONAL_PREFIX, TimeMs};
 use feedlog_core::pattern::Pattern;
 use feedlog_storage::Engine;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use admin::{DeadLetter, EndpointStatus, OutboxError, Pause, Replay};
@@ -65,6 +65,9 @@ pub struct Endpoint {
     pub patience: Patience,
 }
 
+/// Calls of all endpoints that are being made up at a time: so that callers' reads always find room.
+const READS_MAX: usize = 8;
+
 /// Longest name of an endpoint.
 pub const ENDPOINT_NAME_BYTES_MAX: usize = 64;
 
@@ -88,6 +91,11 @@ impl Endpoint {
         let fits =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
         (1..=ENDPOINT_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits)
+    }
+
+    /// Whether entries of the feed may make a call: its own, or reads of other feeds.
+    fn may_want(&self, feed: &FeedId) -> bool {
+        self.wants(feed) || self.events.reads && feed.as_str().starts_with(PERSONAL_PREFIX)
     }
 
     fn wants(&self, feed: &FeedId) -> bool {
@@ -208,7 +216,8 @@ struct Vitals {
     /// Its place was read.
     loaded: bool,
     cursor: u64,
-    upto: u64,
+    /// The cursor as stored.
+    written: u64,
     paused: Option<Pause>,
     /// A call waits for room among the dead letters.
     full: bool,
@@ -249,7 +258,7 @@ impl Store {
         let office = Arc::new(Office {
             engine: inner.engine.clone(),
             hub: inner.hub.clone(),
-            blocking: inner.blocking.clone(),
+            blocking: Blocking(Arc::new(Semaphore::new(READS_MAX))),
             shelf: self.shelf(SHELF),
             settings: inner.settings,
             clock: inner.clock.clone(),
@@ -305,7 +314,7 @@ impl Outbox {
 
 impl Vitals {
     fn floor(&self) -> u64 {
-        if self.loaded { self.cursor } else { 0 }
+        if self.loaded { self.written } else { 0 }
     }
 }
 

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use feedlog_core::command::{Principal, Scopes};
-use feedlog_core::entry::{Entry, Payload};
+use feedlog_core::entry::Entry;
 use feedlog_core::event::{Event, FeedKind};
 use feedlog_core::feed::Settings;
-use feedlog_core::ids::{FeedId, SeqId, TimeMs, Uid};
+use feedlog_core::ids::{ANONYMOUS_PREFIX, FeedId, SeqId, TimeMs, Uid};
 use feedlog_core::policy::ReadScope;
 use feedlog_core::read::{self, Reader, Shown, Standing};
 use feedlog_core::rows::{FeedState, RowKey, RowValue};
@@ -54,6 +54,12 @@ struct Drafted {
     author: Option<Uid>,
 }
 
+/// A name behind those of all anonymous users and before all others.
+fn behind_anonymous() -> Uid {
+    Uid::parse(&format!("{ANONYMOUS_PREFIX}{}", char::MAX))
+        .expect("INVARIANT: a short text without controls is a uid")
+}
+
 impl Sources<'_> {
     /// `part.upto` is `None` for a part that is still to be cut, or that goes to the end: `cut` says which.
     pub(super) fn prepare(&self, run: &Run, part: &Part, cut: bool) -> Result<Prepared, ReadError> {
@@ -64,11 +70,9 @@ impl Sources<'_> {
         let Some(state) = reader.row(&RowKey::Feed(run.feed.clone()))?.and_then(RowValue::into_feed) else {
             return Ok(nothing(FeedKind::Open, &whole));
         };
-        if !self.endpoint.kinds.is_empty() && !self.endpoint.kinds.contains(&state.kind) {
-            return Ok(nothing(state.kind, &whole));
-        }
+        let own = self.endpoint.wants(&run.feed) && self.is_of_kind(state.kind);
         let now_ms = self.clock.now_ms();
-        let drafted = self.draft(run, now_ms)?;
+        let drafted = self.draft(run, own, now_ms)?;
         if drafted.is_empty() {
             // Whatever part comes next, there is nothing either.
             return Ok(nothing(state.kind, &whole));
@@ -97,13 +101,13 @@ impl Sources<'_> {
                 one.items.take().unwrap_or_default().into_iter().map(|at| place[at]).collect();
             one.items = (concerned.len() < items.len()).then_some(concerned);
         }
-        self.weigh(&mut items);
         Ok(Prepared { kind: state.kind, items, to, part })
     }
 
-    /// What the entries of the run are to those who know only the endpoint, in order.
-    fn draft(&self, run: &Run, now_ms: TimeMs) -> Result<Vec<Drafted>, ReadError> {
+    /// What the entries of the run are to those who know only the endpoint, in order. `own`: the feed itself is wanted.
+    fn draft(&self, run: &Run, own: bool, now_ms: TimeMs) -> Result<Vec<Drafted>, ReadError> {
         let mut drafted = Vec::new();
+        let mut bytes = 0;
         let mut next = run.first;
         while next <= run.last {
             let count = usize::try_from(run.last.0 - next.0 + 1).unwrap_or(usize::MAX);
@@ -118,13 +122,33 @@ impl Sources<'_> {
             let Some(last) = entries.last() else { break };
             next = last.seq.next();
             for entry in entries {
-                self.draft_entry(entry, now_ms, &mut drafted)?;
+                let before = drafted.len();
+                self.draft_entry(entry, own, now_ms, &mut drafted)?;
+                // At once, so that never more than one call's bytes are held.
+                drafted[before..].iter_mut().for_each(|one| self.weigh(&mut one.item, &mut bytes));
             }
         }
         Ok(drafted)
     }
 
-    fn draft_entry(&self, entry: Entry, now_ms: TimeMs, out: &mut Vec<Drafted>) -> Result<(), ReadError> {
+    fn draft_entry(
+        &self,
+        entry: Entry,
+        own: bool,
+        now_ms: TimeMs,
+        out: &mut Vec<Drafted>,
+    ) -> Result<(), ReadError> {
+        if let Event::MarkMoved { feed, read: Some((upto, _)), .. } = &entry.event {
+            if self.endpoint.events.reads && self.wants_reads_of(feed)? {
+                let what = What::Read { feed: feed.clone(), upto: *upto };
+                let item = Item { seq: entry.seq, what };
+                out.push(Drafted { item, about: entry.seq, author: None });
+            }
+            return Ok(());
+        }
+        if !own {
+            return Ok(());
+        }
         let reader = EngineReader(&**self.engine);
         let events = self.endpoint.events;
         let seq = entry.seq;
@@ -166,13 +190,22 @@ impl Sources<'_> {
                     out.extend(withdraw(*target, Withdrawal::Erased)?);
                 }
             }
-            Event::MarkMoved { feed, read: Some((upto, _)), .. } if events.reads => {
-                let what = What::Read { feed: feed.clone(), upto: *upto };
-                out.push(Drafted { item: Item { seq, what }, about: seq, author: None });
-            }
             _ => {}
         }
         Ok(())
+    }
+
+    fn is_of_kind(&self, kind: FeedKind) -> bool {
+        self.endpoint.kinds.is_empty() || self.endpoint.kinds.contains(&kind)
+    }
+
+    /// Whether messages of this feed are told.
+    fn wants_reads_of(&self, feed: &FeedId) -> Result<bool, ReadError> {
+        if !self.endpoint.wants(feed) {
+            return Ok(false);
+        }
+        let state = EngineReader(&**self.engine).row(&RowKey::Feed(feed.clone()))?;
+        Ok(state.and_then(RowValue::into_feed).is_some_and(|state| self.is_of_kind(state.kind)))
     }
 
     fn is_of_sender(&self, sender: &Uid) -> bool {
@@ -300,38 +333,37 @@ impl Sources<'_> {
         let mut users: Vec<Uid> = rows.into_iter().filter_map(uid).collect();
         let range = RowRange::AllUserCounts(feed.clone());
         let mut at = after.cloned();
-        for _ in 0..limit {
+        let mut found = 0;
+        while found < limit {
             let from = at.take().map(|uid| RowKey::UserCounts(feed.clone(), uid, u64::MAX));
             let next = self.engine.rows(&range, Direction::Forward, from.as_ref(), 1)?.pop();
             let Some((RowKey::UserCounts(_, uid, _), _)) = next else { break };
+            if uid.is_anonymous() {
+                // However many there are, they are told of nothing: on to the first name behind them.
+                at = Some(uid.max(behind_anonymous()));
+                continue;
+            }
             at = Some(uid.clone());
             users.push(uid);
+            found += 1;
         }
-        users.retain(|uid| !uid.is_anonymous());
         users.sort_unstable();
         users.dedup();
         users.truncate(limit);
         Ok(users)
     }
 
-    /// Leaves payloads out that the endpoint does not want or that would make the call too large.
-    fn weigh(&self, items: &mut [Item]) {
-        let mut bytes = 0;
-        for item in items {
-            let (What::Message { entry, left_out } | What::Notified { entry, left_out }) = &mut item.what
-            else {
-                continue;
-            };
-            let size = entry.payload.size();
-            if size == 0 {
-                continue;
-            }
-            if !self.endpoint.payload || bytes + size > self.limits.call_bytes_max {
-                entry.payload = Payload::None;
-                *left_out = true;
-            } else {
-                bytes += size;
-            }
+    /// Leaves a payload out that the endpoint does not want or that would make the call too large.
+    fn weigh(&self, item: &mut Item, bytes: &mut usize) {
+        let (What::Message { entry, left_out } | What::Notified { entry, left_out }) = &mut item.what else {
+            return;
+        };
+        let size = entry.payload.size();
+        if size > 0 && (!self.endpoint.payload || *bytes + size > self.limits.call_bytes_max) {
+            entry.hide();
+            *left_out = true;
+        } else {
+            *bytes += size;
         }
     }
 }

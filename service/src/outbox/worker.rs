@@ -23,14 +23,14 @@ use crate::subscribe::place_at;
 /// Names of feeds that are looked at together when change rows are missing.
 const FEEDS_PAGE: usize = 256;
 /// How long to wait when the store cannot be read or written.
-const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const UNAVAILABLE_WAIT: Duration = Duration::from_secs(1);
 /// Tries of a dead letter in one replay.
 const DEAD_TRIES_MAX: u32 = 3;
 /// Commits without anything wanted after which the cursor is written all the same.
-const UNWRITTEN_COMMITS_MAX: u64 = 10_000;
+const UNWRITTEN_COMMITS_MAX: u64 = 1_000;
 
 /// Waits for a time, not for a state: back-off and coalescing are times.
-async fn rest(time: Duration) {
+pub(super) async fn rest(time: Duration) {
     let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
 }
 
@@ -53,6 +53,7 @@ pub(super) async fn run(
     loop {
         let work = worker.step();
         let mut work = std::pin::pin!(work);
+        let mut interrupted = false;
         loop {
             tokio::select! {
                 biased;
@@ -60,12 +61,16 @@ pub(super) async fn run(
                 ask = asks.recv() => {
                     let Some(ask) = ask else { return };
                     if worker.answer(ask).await {
-                        // What is under way is for a place that is no more.
+                        // What is under way is for a place that is no more. It may have been about to count something.
+                        interrupted = true;
                         break;
                     }
                 }
                 () = &mut work => break,
             }
+        }
+        if interrupted && let Err(error) = worker.desk.count_rows().await {
+            tracing::debug!(%error, "the rows of the outbox could not be counted");
         }
     }
 }
@@ -74,8 +79,6 @@ pub(super) struct Worker {
     desk: Arc<Desk>,
     /// As stored, but for commits without anything wanted.
     place: std::sync::Mutex<StoredPlace>,
-    /// The cursor as stored.
-    written: std::sync::atomic::AtomicU64,
     /// Replays and windows take turns.
     replays_next: AtomicBool,
 }
@@ -168,20 +171,13 @@ impl Worker {
                 place
             }
         };
-        let (dead, newest_dead) = count(desk, dead_prefix(name)).await?;
-        let (jobs, newest_job) = count(desk, job_prefix(name)).await?;
-        {
-            let mut vitals = lock(&desk.vitals);
-            vitals.dead = dead;
-            vitals.jobs = jobs;
-            vitals.number = newest_dead.max(newest_job);
-        }
+        desk.count_rows().await?;
         let worker = Self {
             desk: desk.clone(),
-            written: place.cursor.into(),
             place: std::sync::Mutex::default(),
             replays_next: AtomicBool::new(false),
         };
+        lock(&desk.vitals).written = place.cursor;
         worker.set(place);
         lock(&desk.vitals).loaded = true;
         Ok(worker)
@@ -198,7 +194,6 @@ impl Worker {
     fn set(&self, place: StoredPlace) {
         let mut vitals = lock(&self.desk.vitals);
         vitals.cursor = place.cursor;
-        vitals.upto = place.upto;
         vitals.paused = place.paused.map(Pause::from);
         drop(vitals);
         *lock(&self.place) = place;
@@ -215,7 +210,7 @@ impl Worker {
     pub(super) async fn try_write(&self, place: StoredPlace) -> Result<(), SubmitError> {
         let row = (place_key(&self.desk.endpoint.name), Some(encode(&place)));
         self.desk.office.shelf.put(vec![row]).await?;
-        self.written.store(place.cursor, Ordering::Relaxed);
+        lock(&self.desk.vitals).written = place.cursor;
         self.set(place);
         Ok(())
     }
@@ -261,7 +256,8 @@ impl Worker {
             return true;
         }
         let next = StoredPlace { cursor: upto, ..next };
-        if upto.saturating_sub(self.written.load(Ordering::Relaxed)) >= UNWRITTEN_COMMITS_MAX {
+        let written = lock(&self.desk.vitals).written;
+        if upto.saturating_sub(written) >= UNWRITTEN_COMMITS_MAX {
             self.write(next).await;
         } else {
             self.set(next);
@@ -304,7 +300,7 @@ impl Worker {
             let newest = desk.office.engine.commit_no();
             let changes = desk.office.engine.changes(cursor, limits.window_commits_max.max(1))?;
             let is_page = changes.len() >= limits.window_commits_max;
-            let wanted = |feed: &FeedId| desk.endpoint.wants(feed);
+            let wanted = |feed: &FeedId| desk.endpoint.may_want(feed);
             match cut(&changes, cursor, limits.window_entries_max, wanted) {
                 Some(cut) if cut.upto > cursor || newest <= cursor => {
                     Ok(Cut { full: (cut.full || is_page) && !cut.runs.is_empty(), ..cut })
@@ -372,7 +368,7 @@ impl Worker {
                 changes.extend(page);
             }
             changes.retain(|change| change.commit_no <= upto);
-            let cut = cut(&changes, after, u64::MAX, |feed| desk.endpoint.wants(feed));
+            let cut = cut(&changes, after, u64::MAX, |feed| desk.endpoint.may_want(feed));
             Ok(cut.filter(|cut| cut.upto == upto).map(|cut| cut.runs))
         })
         .await
@@ -392,7 +388,7 @@ impl Worker {
             let last = feeds.last().cloned();
             let mut runs = Vec::new();
             for feed in feeds {
-                if !desk.endpoint.wants(&feed) {
+                if !desk.endpoint.may_want(&feed) {
                     continue;
                 }
                 let (from, last) = (place_at(engine, &feed, after)?, place_at(engine, &feed, upto)?);
@@ -722,14 +718,27 @@ fn count_call(endpoint: &super::Endpoint, outcome: &'static str) {
     metrics::counter!(names::OUTBOX_CALLS_TOTAL, "endpoint" => endpoint, "outcome" => outcome).increment(1);
 }
 
-/// How many rows there are, and the number of the newest.
-async fn count(desk: &Desk, prefix: Vec<u8>) -> Result<(usize, u64), ReadError> {
-    let (mut total, mut newest, mut after) = (0, 0, None::<Vec<u8>>);
-    loop {
-        let rows = desk.office.shelf.scan(&prefix, after.as_deref(), 1000).await?;
-        let Some((key, _)) = rows.last() else { return Ok((total, newest)) };
-        total += rows.len();
-        newest = number_of(key).unwrap_or(newest);
-        after = Some(key.clone());
+impl Desk {
+    /// Dead letters and replays, as they are stored.
+    async fn count_rows(&self) -> Result<(), ReadError> {
+        let (dead, newest_dead) = self.count(dead_prefix(&self.endpoint.name)).await?;
+        let (jobs, newest_job) = self.count(job_prefix(&self.endpoint.name)).await?;
+        let mut vitals = lock(&self.vitals);
+        vitals.dead = dead;
+        vitals.jobs = jobs;
+        vitals.number = vitals.number.max(newest_dead).max(newest_job);
+        Ok(())
+    }
+
+    /// How many rows there are, and the number of the newest.
+    async fn count(&self, prefix: Vec<u8>) -> Result<(usize, u64), ReadError> {
+        let (mut total, mut newest, mut after) = (0, 0, None::<Vec<u8>>);
+        loop {
+            let rows = self.office.shelf.scan(&prefix, after.as_deref(), 1000).await?;
+            let Some((key, _)) = rows.last() else { return Ok((total, newest)) };
+            total += rows.len();
+            newest = number_of(key).unwrap_or(newest);
+            after = Some(key.clone());
+        }
     }
 }

@@ -663,6 +663,95 @@ async fn only_those_who_may_read_are_told() {
     );
 }
 
+/// However many strangers have sent to an open feed, those for whom it counts are told, in parts of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_in_open_feeds_hide_nobody() {
+    let post = Post::new();
+    let limits = OutboxLimits { members_max: 2, ..OutboxLimits::default() };
+    let store = started(OutboxConfig { endpoints: vec![endpoint("e")], limits }, &post).await;
+    for name in ["abe", "zoe", "bob"] {
+        publish(&store.gate(user(name)), "room", name).await;
+    }
+    for n in 0..20 {
+        let mut stranger = user(&format!("anon:{n}"));
+        (stranger.anonymous, stranger.scopes) = (true, Default::default());
+        publish(&store.gate(stranger), "room", "hello").await;
+    }
+    told(&store).await;
+    post.tries.lock().unwrap().clear();
+    publish(&store.gate(user("bob")), "room", "news").await;
+    post.until(|tries| tries.len() == 2).await;
+    let lines = post.lines();
+    let whom: Vec<_> = lines.iter().map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(whom, ["abe", "zoe"], "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_personal_feed_tells_its_user() {
+    let post = Post::new();
+    let endpoints = vec![Endpoint { feeds: vec![pattern("user:bob")], ..endpoint("e") }];
+    let store = started(outbox(endpoints), &post).await;
+    let service = store.gate(admin());
+    let personal = FeedId::personal(&uid("bob"));
+    say(&service, &personal, "a parcel").await;
+    let notify = Action::Notify { content_type: "text/plain".into(), payload: "at the door".into() };
+    act(&service, &personal, notify).await.unwrap();
+    let lines = post.until_text("at the door").await;
+    assert_eq!(
+        lines,
+        [
+            "user:bob bob 1 after 0: 2 \"a parcel\"".to_owned(),
+            "user:bob bob 1 after 0: 3 notice at the door".to_owned(),
+        ]
+    );
+}
+
+/// That something was read is told to those who are told of the feed that was read, whoever's feed says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_belong_to_the_feed_that_was_read() {
+    let post = Post::new();
+    let endpoints = vec![
+        Endpoint { feeds: vec![pattern("g")], kinds: vec![FeedKind::Group], ..endpoint("g") },
+        Endpoint { feeds: vec![pattern("h")], ..endpoint("h") },
+    ];
+    let store = started(outbox(endpoints), &post).await;
+    let (ann, bob) = (store.gate(user("ann")), store.gate(user("bob")));
+    for name in ["g", "h"] {
+        let feed = group(&store, name, "ann", &["bob"]).await;
+        say(&ann, &feed, name).await;
+        post.until_text(&format!("\"{name}\"")).await;
+        bob.submit(mark("bob", &feed, Some(4), None)).await.unwrap();
+        post.until_text(&format!("read {name} 4")).await;
+    }
+    let told = post.calls();
+    assert!(
+        told.iter().all(|call| lines_of(call).iter().all(|line| line.contains(&*call.endpoint))),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 4);
+}
+
+/// A call holds a bounded number of payload bytes; what does not fit is left out and named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn payloads_beyond_the_bound_are_left_out() {
+    let post = Post::new();
+    let limits = OutboxLimits { call_bytes_max: 10, ..OutboxLimits::default() };
+    let store = started(OutboxConfig { endpoints: vec![endpoint("e")], limits }, &post).await;
+    let ann = store.gate(user("ann"));
+    let feed = group(&store, "g", "ann", &["bob"]).await;
+    let admin = store.admin(&admin()).unwrap();
+    admin.outbox_pause("e", true).await.unwrap();
+    // With its quotes a text is two bytes longer.
+    for text in ["1234", "56789", "abcd", "", "12345678"] {
+        say(&ann, &feed, text).await;
+    }
+    say(&ann, &feed, "123456789").await;
+    admin.outbox_pause("e", false).await.unwrap();
+    post.until(|tries| tries.len() == 1).await;
+    let shown: Vec<_> = post.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(shown, ["\"1234\"", "…", "…", "\"\"", "…", "…"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_of_endpoints_are_checked() {
     let (store, _) = open(config());
