@@ -1,5 +1,9 @@
 //! PUBLISH to clients: windows, refusals, sizes, aliases, expiry, properties and order.
 
+use feedlog_service::StoreConfig;
+use feedlog_service::auth::AuthConfig;
+
+use super::super::config::MqttConfig;
 use super::super::wire::{Ack, Level, Packet, Properties, PropertyWriter, Publish, Qos, reason};
 use super::world::{Client, START_MS, World, ack, connect, id, lasting, properties, publish};
 
@@ -328,5 +332,25 @@ async fn every_topic_comes_in_the_order_in_which_it_was_published() {
             let Some(Packet::Puback(ack)) = writer.next().await else { panic!("no PUBACK") };
             assert_eq!(ack.packet_id, id(number * 2 + 1));
         }
+    }
+}
+
+/// More messages than one round takes lie ready when a slow reader goes on: none is lost between two rounds (P4).
+#[tokio::test]
+async fn all_that_lies_ready_is_handed_on() {
+    let auth = AuthConfig { dev: true, ..AuthConfig::default() };
+    let store = StoreConfig { attach_queue_max: 10_000, auth, ..StoreConfig::default() };
+    let world = World::over(MqttConfig { free_topics: true, ..MqttConfig::default() }, store);
+    let mut bob = world.connect(Level::V5, "bob", "b").await;
+    bob.subscribe("r", Qos::AtMostOnce).await;
+    // More than the pipe and what may wait for the client: from here on nothing is taken for it.
+    let large = "x".repeat(200_000);
+    world.say("ada", "r", &large).await;
+    for number in 0..1_000 {
+        world.say("ada", "r", &number.to_string()).await;
+    }
+    assert_eq!(bob.payload("r").await, large);
+    for number in 0..1_000 {
+        assert_eq!(bob.payload("r").await, number.to_string());
     }
 }

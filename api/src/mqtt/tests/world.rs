@@ -48,9 +48,12 @@ impl World {
     }
 
     pub(super) fn with_auth(config: MqttConfig, auth: AuthConfig) -> Self {
+        Self::over(config, StoreConfig { auth, ..StoreConfig::default() })
+    }
+
+    pub(super) fn over(config: MqttConfig, store: StoreConfig) -> Self {
         let (clock, hand) = Clock::manual(START_MS);
-        let store =
-            Store::in_memory(StoreConfig { shards: 2, auth, clock, ..StoreConfig::default() }).unwrap();
+        let store = Store::in_memory(StoreConfig { shards: 2, clock, ..store }).unwrap();
         let broker = Arc::new(Broker::new(store.clone(), config).unwrap());
         Self { store, broker, clock: hand, drain: watch::Sender::new(false) }
     }
