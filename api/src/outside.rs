@@ -260,7 +260,7 @@ impl Inner {
         let private = self.allowed(to)?;
         let _place = self.places.try_acquire().map_err(|_| CallError::Busy)?;
         let request = request(method, to, headers, body)?;
-        let stream = connect(&to.host, to.port_or_own(), private).await?;
+        let stream = connect(&to.host, to.port_or_own(), private, self.timeout / 3).await?;
         if !to.tls {
             return self.talk(stream, request).await;
         }
@@ -335,7 +335,8 @@ fn request(
     Ok(request)
 }
 
-async fn connect(host: &str, port: u16, private: bool) -> Result<TcpStream, CallError> {
+/// `each`: for one address, so that one that swallows everything leaves time for the next.
+async fn connect(host: &str, port: u16, private: bool, each: Duration) -> Result<TcpStream, CallError> {
     let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
         Ok(address) => vec![(address, port).into()],
         Err(_) => tokio::net::lookup_host((host, port)).await.map_err(|_| CallError::NoAddress)?.collect(),
@@ -343,9 +344,9 @@ async fn connect(host: &str, port: u16, private: bool) -> Result<TcpStream, Call
     let mut problem = CallError::Private;
     for address in found.into_iter().filter(|address| private || is_public(address.ip())).take(ADDRESSES_MAX)
     {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(_) => problem = CallError::NoConnection,
+        match tokio::time::timeout(each, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(_)) | Err(_) => problem = CallError::NoConnection,
         }
     }
     Err(problem)
