@@ -6,4 +6,5 @@
 mod commands;
 mod harness;
 mod logs;
+mod outbox;
 mod serving;
