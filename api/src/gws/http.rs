@@ -263,9 +263,16 @@ impl Asked<'_> {
             return Ok(said(403, "ttl missing"));
         };
         let room = room_named(name)?;
+        if !talk::room_exists(&gate, &room).await? {
+            return Ok(said(404, "group not found"));
+        }
         let after_ms = seconds.unsigned_abs().saturating_mul(1_000);
         let at_ms = self.app.services.store.now_ms().saturating_add(after_ms).min(SeqId::MAX.0);
-        self.gws.schedule().set(room, at_ms).await?;
+        // Done also when the caller goes away half way: what is stored and what is known do not part.
+        let gws = self.gws.clone();
+        let set = tokio::spawn(async move { gws.schedule().set(room, at_ms).await });
+        set.await
+            .unwrap_or_else(|_| Err(ApiError::new(Kind::Internal, "an internal error; it was logged")))?;
         Ok(said(200, "ttl saved"))
     }
 

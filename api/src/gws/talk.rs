@@ -14,6 +14,7 @@ use feedlog_core::feed::Rejected;
 use feedlog_core::ids::{ClientMsgId, FeedId, SeqId};
 use feedlog_service::views::{After, Delivery, View};
 use feedlog_service::{Attachment, Gate, ReadError, Receipt, SubmitError};
+use tokio::time::Instant;
 use tungstenite::Utf8Bytes;
 
 use super::Gws;
@@ -151,6 +152,8 @@ pub(super) struct Own {
     echoed: bool,
     /// Submitted and not answered: nothing for a raw frame.
     pending: VecDeque<Option<Sent>>,
+    /// To be stored without their ids, since when.
+    again: VecDeque<(Instant, Sent)>,
     /// Answered and not come round yet, ascending.
     places: VecDeque<SeqId>,
     /// The newest that was answered.
@@ -247,6 +250,10 @@ impl RoomTalk {
             self.own.passed(entry.seq);
             return self.recalled(line, entry.seq, target).await;
         }
+        if matches!(entry.event, Event::FeedCreated { kind, .. } if kind != FeedKind::Open) {
+            // It was not there when the client came, and has become none of our rooms.
+            return line.close(close::POLICY, "not allowed");
+        }
         let counts = matches!(entry.event, Event::MessageSent(_) | Event::Broadcast { .. });
         if counts && !self.own.echoed && entry.sender == self.gate.principal().uid {
             match self.own.whose(entry.seq) {
@@ -323,8 +330,7 @@ fn write(line: &mut Line<RoomTalk>, frame: &Frame) {
 impl Talk for RoomTalk {
     /// A raw frame that is not stored.
     type Told = Frame;
-    /// A packet to be stored without its id.
-    type Done = Sent;
+    type Done = ();
 
     async fn opened(&mut self, line: &mut Line<Self>) {
         line.attachment = self.attachment.take();
@@ -367,7 +373,7 @@ impl Talk for RoomTalk {
         if is_again(&outcome)
             && let Some(sent @ Sent { again: Some(_), .. }) = sent
         {
-            line.work(std::future::ready(sent));
+            self.own.again.push_back((Instant::now(), sent));
             return self.look_at_held(line);
         }
         match outcome {
@@ -400,15 +406,23 @@ impl Talk for RoomTalk {
         write(line, &frame);
     }
 
-    async fn done(&mut self, line: &mut Line<Self>, sent: Sent) {
-        let Sent { uuid, again } = sent;
-        let Some(packet) = again else { return };
-        self.submit(line, message(&self.room, packet, None), Some(Sent { uuid, again: None })).await;
+    async fn done(&mut self, _: &mut Line<Self>, (): ()) {}
+
+    /// Waits for what was sent to come round when a good deal has not, and for what is to be stored again: so that is
+    /// bounded by what may be outstanding, and comes before what follows.
+    fn wants_frames(&self) -> bool {
+        self.own.again.is_empty() && self.own.places.len() < self.gws.config().unseen_max.max(1)
     }
 
-    /// Waits for what was sent to come round when a good deal has not.
-    fn wants_frames(&self) -> bool {
-        self.own.places.len() < self.gws.config().unseen_max.max(1)
+    fn due(&self) -> Option<Instant> {
+        self.own.again.front().map(|(at, _)| *at)
+    }
+
+    async fn tick(&mut self, line: &mut Line<Self>) {
+        for (_, Sent { uuid, again }) in std::mem::take(&mut self.own.again) {
+            let Some(packet) = again else { continue };
+            self.submit(line, message(&self.room, packet, None), Some(Sent { uuid, again: None })).await;
+        }
     }
 
     fn recheck(&mut self, line: &mut Line<Self>) {

@@ -1,11 +1,12 @@
 //! Rooms whose messages are to end [gws: ttl]: after so many seconds all that the room then holds expires. A row of the
-//! front end's shelf for each, so that a restart forgets none.
+//! front end's shelf for each, so that a restart forgets none. When the time has come the room's head is noted in the row
+//! before anything expires: what comes later is not meant, however often it is tried.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use feedlog_core::ids::{FeedId, TimeMs};
+use feedlog_core::ids::{FeedId, SeqId, TimeMs};
 use feedlog_service::{Shelf, Store, SubmitError};
 
 use crate::errors::{ApiError, Kind};
@@ -31,26 +32,35 @@ pub(super) struct Schedule {
 struct Due {
     /// As stored.
     at_ms: TimeMs,
+    /// As stored: the head when the time had come, 0 before.
+    upto: SeqId,
     /// Not before this, because it was refused.
     not_before_ms: TimeMs,
+}
+
+impl Due {
+    fn at(at_ms: TimeMs) -> Self {
+        Self { at_ms, upto: SeqId::ZERO, not_before_ms: 0 }
+    }
 }
 
 fn key(room: &FeedId) -> Vec<u8> {
     [PREFIX, room.as_str().as_bytes()].concat()
 }
 
-fn encode(at_ms: TimeMs) -> Bytes {
+fn encode(due: Due) -> Bytes {
     let mut row = vec![VERSION];
-    row.extend_from_slice(&at_ms.to_be_bytes());
+    row.extend_from_slice(&due.at_ms.to_be_bytes());
+    row.extend_from_slice(&due.upto.0.to_be_bytes());
     row.into()
 }
 
-fn decode(key: &[u8], row: &[u8]) -> Option<(FeedId, TimeMs)> {
+fn decode(key: &[u8], row: &[u8]) -> Option<(FeedId, Due)> {
     let name = std::str::from_utf8(key.strip_prefix(PREFIX)?).ok()?;
-    match row.split_first() {
-        Some((&VERSION, at)) => Some((FeedId::parse(name).ok()?, TimeMs::from_be_bytes(at.try_into().ok()?))),
-        _ => None,
-    }
+    let (&VERSION, numbers) = row.split_first()? else { return None };
+    let (at, upto) = numbers.split_first_chunk()?;
+    let upto = SeqId(u64::from_be_bytes(upto.try_into().ok()?));
+    Some((FeedId::parse(name).ok()?, Due { upto, ..Due::at(TimeMs::from_be_bytes(*at)) }))
 }
 
 impl Schedule {
@@ -73,8 +83,9 @@ impl Schedule {
                 return Err(ApiError::new(Kind::Rejected, "too many rooms have a time already"));
             }
         }
-        self.shelf.put(vec![(key(&room), Some(encode(at_ms)))]).await?;
-        self.due().insert(room, Due { at_ms, not_before_ms: 0 });
+        let due = Due::at(at_ms);
+        self.shelf.put(vec![(key(&room), Some(encode(due)))]).await?;
+        self.due().insert(room, due);
         Ok(())
     }
 
@@ -87,11 +98,11 @@ impl Schedule {
             let more = rows.len() == PAGE;
             after = rows.last().map(|(key, _)| key.clone());
             for (key, row) in rows {
-                let Some((room, at_ms)) = decode(&key, &row) else {
+                let Some((room, due)) = decode(&key, &row) else {
                     tracing::error!(front_end = "gws", "the time of a room could not be read");
                     continue;
                 };
-                self.due().entry(room).or_insert(Due { at_ms, not_before_ms: 0 });
+                self.due().entry(room).or_insert(due);
             }
             if !more {
                 return Ok(());
@@ -110,11 +121,16 @@ impl Schedule {
             .map(|(room, due)| (room.clone(), *due))
             .collect();
         for (room, due) in rooms {
-            match store.expire_all(&room).await {
-                Ok(_) => self.is_done(&room, due).await,
+            match self.end(store, &room, due).await {
+                Ok(()) => {}
+                Err(SubmitError::Denied(_)) => {
+                    // A feed of another kind took the name: it is not meant.
+                    tracing::warn!(front_end = "gws", "the time of a room is forgotten: it is none any more");
+                    let _ = self.change(&room, due, None).await;
+                }
                 Err(error) => {
                     tracing::warn!(front_end = "gws", %error, "the messages of a room could not be expired yet");
-                    if matches!(error, SubmitError::Rejected(_) | SubmitError::Denied(_))
+                    if matches!(error, SubmitError::Rejected(_))
                         && let Some(due) = self.due().get_mut(&room)
                     {
                         due.not_before_ms = now_ms.saturating_add(AGAIN_MS);
@@ -124,16 +140,31 @@ impl Schedule {
         }
     }
 
-    /// Forgets a time, unless another was set meanwhile.
-    async fn is_done(&self, room: &FeedId, done: Due) {
+    async fn end(&self, store: &Store, room: &FeedId, mut due: Due) -> Result<(), SubmitError> {
+        if due.upto == SeqId::ZERO {
+            let upto = store.open_head(room).await?;
+            let begun = Due { upto, ..due };
+            if upto > SeqId::ZERO && !self.change(room, due, Some(begun)).await? {
+                return Ok(());
+            }
+            due = begun;
+        }
+        store.expire_upto(room, due.upto).await?;
+        self.change(room, due, None).await.map(drop)
+    }
+
+    /// Puts what is noted of a room in place of what was, or forgets it. `false` when another time was set meanwhile.
+    async fn change(&self, room: &FeedId, was: Due, is: Option<Due>) -> Result<bool, SubmitError> {
         let _changing = self.changing.lock().await;
-        if self.due().get(room).is_none_or(|due| due.at_ms != done.at_ms) {
-            return;
+        if self.due().get(room).is_none_or(|due| (due.at_ms, due.upto) != (was.at_ms, was.upto)) {
+            return Ok(false);
         }
-        match self.shelf.put(vec![(key(room), None)]).await {
-            Ok(()) => drop(self.due().remove(room)),
-            Err(error) => tracing::warn!(front_end = "gws", %error, "the time of a room is still noted"),
+        self.shelf.put(vec![(key(room), is.map(encode))]).await?;
+        match is {
+            Some(due) => drop(self.due().insert(room.clone(), due)),
+            None => drop(self.due().remove(room)),
         }
+        Ok(true)
     }
 }
 
@@ -144,12 +175,14 @@ mod tests {
     #[test]
     fn rows_come_back_and_others_are_no_rows() {
         let room = FeedId::parse("/room/a").unwrap();
-        let (name, row) = (key(&room), encode(1_700_000_000_000));
-        assert_eq!(decode(&name, &row), Some((room, 1_700_000_000_000)));
+        let due = Due { upto: SeqId(7), ..Due::at(1_700_000_000_000) };
+        let (name, row) = (key(&room), encode(due));
+        assert_eq!(decode(&name, &row), Some((room, due)));
         assert_eq!(decode(b"tt", &row), None);
+        assert_eq!(decode(&name, &row[..16]), None);
         assert_eq!(decode(&name, &row[..8]), None);
         assert_eq!(decode(&name, &[]), None);
-        assert_eq!(decode(&name, &[2; 9]), None, "another version");
+        assert_eq!(decode(&name, &[2; 17]), None, "another version");
         assert_eq!(decode(b"ttl\0\xff", &row), None);
     }
 }

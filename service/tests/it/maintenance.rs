@@ -14,7 +14,7 @@ use feedlog_service::admin::{JobKind, JobState};
 use feedlog_service::check::check_feed;
 use feedlog_service::clock::Clock;
 use feedlog_service::views::{AttachTo, Delivery, GoneReason};
-use feedlog_service::{Gate, Projection, ProjectionError, ReadError, Store, StoreConfig};
+use feedlog_service::{Gate, Projection, ProjectionError, ReadError, Store, StoreConfig, SubmitError};
 use feedlog_storage::{Change, Engine, Group, LogPart, StateKey};
 
 use crate::world::*;
@@ -192,25 +192,33 @@ async fn verify_waits_for_the_head_of_rows_that_it_saw() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_that_a_feed_holds_can_be_expired() {
+async fn all_that_an_open_feed_holds_can_be_expired() {
     let (store, _) = open(config());
     let ann = store.gate(user("ann"));
+    let room = feed("room");
     let first = publish(&ann, "room", "one").await.seq;
     publish(&ann, "room", "two").await;
-    assert_eq!(store.expire_all(&feed("room")).await.unwrap(), 3);
+    let head = store.open_head(&room).await.unwrap();
     let later = publish(&ann, "room", "three").await.seq;
-    let page = pull(&ann, &feed("room"), 0).await;
-    assert_eq!(
-        (page.gone[0].from, page.gone[0].to, page.gone[0].reason),
-        (first, SeqId(3), GoneReason::Expired)
-    );
+    assert_eq!((head, later), (SeqId(3), SeqId(4)));
+    store.expire_upto(&room, head).await.unwrap();
+    let page = pull(&ann, &room, 0).await;
+    assert_eq!((page.gone[0].from, page.gone[0].to, page.gone[0].reason), (first, head, GoneReason::Expired));
     let shown: Vec<SeqId> = page.entries.iter().map(|view| view.entry.seq).collect();
-    assert_eq!(shown, [SeqId(1), SeqId(4), later], "created, the expiry, and what was sent since");
-    assert_eq!((page.head_ordinal.0, page.entries[1].entry.sender.as_str()), (3, "feedlog"));
-    // Nothing is left to do the second time but what came since; of a feed that is not there nothing at all.
-    store.expire_all(&feed("room")).await.unwrap();
-    assert_eq!(store.expire_all(&feed("room")).await.unwrap(), 6, "no entry for nothing");
-    assert_eq!(store.expire_all(&feed("elsewhere")).await.unwrap(), 0);
+    assert_eq!(shown, [SeqId(1), later, SeqId(5)], "created, what was sent since, and the expiry");
+    assert_eq!((page.head_ordinal.0, page.entries[2].entry.sender.as_str()), (3, "feedlog"));
+    // Nothing is left to do the second time; of a feed that is not there nothing at all.
+    store.expire_upto(&room, head).await.unwrap();
+    assert_eq!(store.open_head(&room).await.unwrap(), SeqId(5), "no entry for nothing");
+    assert_eq!(store.open_head(&feed("elsewhere")).await.unwrap(), SeqId::ZERO);
+    store.expire_upto(&feed("elsewhere"), SeqId::MAX).await.unwrap();
+    // Feeds of other kinds are not ended like this.
+    let private = group(&store, "g", "ann", &["bob"]).await;
+    say(&ann, &private, "kept").await;
+    for denied in [store.open_head(&private).await.map(drop), store.expire_upto(&private, SeqId::MAX).await] {
+        assert!(matches!(denied, Err(SubmitError::Denied(Denied::Forbidden))), "{denied:?}");
+    }
+    assert!(pull(&ann, &private, 0).await.gone.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -115,10 +115,21 @@ async fn strict_gotapi_ws_stores_each_time() {
     let (x, other) = (packet("u1", "x"), packet("u1", "other"));
     let all = [&x, &other, &x, &x].map(Clone::clone);
     assert_eq!(world.history("/room", 0, 0).await, all);
+    // Many at once are stored each, and acknowledged each.
+    for n in 0..200 {
+        ann.stream.feed(Message::text(packet("u1", &n.to_string()))).await.unwrap();
+    }
+    ann.stream.flush().await.unwrap();
+    for n in 0..200 {
+        ann.gets(ack("u1")).await;
+        bob.gets(packet("u1", &n.to_string())).await;
+    }
+    let page = world.history("/room", 200, 4).await;
+    assert_eq!(page, all);
     // A cancel means the first.
     assert_eq!(world.form("/__/cancel", "groupName=/room&uuid=u1").await.said().1, 200);
     bob.gets(r#"{"uuid":"u1","type":1,"command":6}"#).await;
-    assert_eq!(world.history("/room", 0, 0).await, all[..3]);
+    assert_eq!(world.history("/room", -4, 4).await, all[..3]);
 }
 
 #[tokio::test]
@@ -346,6 +357,11 @@ async fn feeds_of_other_kinds_are_no_rooms() {
     let group = CreateFeed { kind: FeedKind::Group, join: JoinMode::Invite, ..new_open_feed() };
     gate.submit(Command { feed: room("/later"), action: Action::CreateFeed(group) }).await.unwrap();
     assert_eq!(bob.close_code().await, 1008);
+    // Its members as well: to them it is a feed, and no room.
+    let mut ann = world.join("/later1?token=ann").await;
+    let group = CreateFeed { kind: FeedKind::Group, join: JoinMode::Invite, ..new_open_feed() };
+    gate.submit(Command { feed: room("/later1"), action: Action::CreateFeed(group) }).await.unwrap();
+    assert_eq!(ann.close_code().await, 1008);
     let mut anonymous = world.join("/later2").await;
     let group = CreateFeed { kind: FeedKind::Group, join: JoinMode::Invite, ..new_open_feed() };
     gate.submit(Command { feed: room("/later2"), action: Action::CreateFeed(group) }).await.unwrap();
@@ -374,9 +390,19 @@ async fn a_room_loses_what_it_held_when_its_time_has_come_also_after_a_restart()
     }
     let got = world.form("/__/ttl/?token=ann", "groupName=/room&ttl=60").await;
     assert_eq!(got.said(), (403, 403, "not allowed".into()));
+    // Only rooms: not a group whose name was meant to be another, nor what is not there.
+    let group = CreateFeed { kind: FeedKind::Group, ..new_open_feed() };
+    let gate = world.gate("ann");
+    gate.submit(Command { feed: room("group"), action: Action::CreateFeed(group) }).await.unwrap();
+    assert_eq!(world.form(&ttl, "groupName=group&ttl=60").await.said().0, 403);
+    assert_eq!(
+        world.form(&ttl, "groupName=/nowhere&ttl=60").await.said(),
+        (200, 404, "group not found".into())
+    );
     // The later one counts.
     assert_eq!(world.form(&ttl, "groupName=/room&ttl=1").await.said().1, 200);
     assert_eq!(world.post(&format!("{ttl}&groupName=%2Froom&ttl=60"), "").await.said().1, 200);
+    world.post("/room2", "x").await;
     assert_eq!(world.form(&ttl, "groupName=/room2&ttl=60").await.said().1, 422, "one past the limit");
     world.clock.advance(59_999);
     world.post("/room", &packet("2", "x")).await;
