@@ -274,7 +274,8 @@ keys! {
         /// More of them, one a line.
         #[example = "\"/etc/feedlog/connmix.access\""]
         access_file: Option<PathBuf> = None;
-        /// Frames of clients with an unknown op go to this open feed, for workers to pop (queue.pop). Unset: Invalid Op.
+        /// Frames of clients with an unknown op go to this topic, for workers to pop (queue.pop); users cannot read it. Unset:
+        /// Invalid Op.
         #[example = "\"frames\""]
         client_topic: Option<String> = None;
         /// Types whose channel "@type" is the user's own, kept in the personal feed.

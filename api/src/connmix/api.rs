@@ -253,7 +253,7 @@ impl Api {
         line.work(async move {
             let mut shares = Vec::with_capacity(taking.topics.len());
             for topic in &taking.topics {
-                match connmix.0.queues.join(topic, &gate).await {
+                match connmix.0.queues.join(topic, &gate, connmix.0.topic.as_ref()).await {
                     Ok(share) => shares.push(share),
                     Err(problem) => return Done::Joined(id, taking, Err(problem)),
                 }

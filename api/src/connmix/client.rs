@@ -238,7 +238,12 @@ impl Client {
         };
         let goes_back = self.follows.place(&target.feed).is_none_or(|place| after < place);
         if goes_back {
-            self.follow(line, &target.feed, after).await.map_err(|error| match error {
+            let followed = self.follow(line, &target.feed, after).await;
+            if followed.is_err() && self.follows.len() == 0 {
+                // A connection that follows nothing holds nothing for it.
+                line.attachment = None;
+            }
+            followed.map_err(|error| match error {
                 ReadError::Denied(_) if self.gate.is_none() => ops::NOT_AUTH,
                 ReadError::Denied(_) => ops::INVALID_CHANNEL,
                 ReadError::BadField { .. } => ops::TOO_MANY,
@@ -298,11 +303,13 @@ impl Client {
     /// A frame with an op of the operator's own goes to the topic for workers. There is no answer but theirs.
     async fn hand_on(&mut self, line: &mut ClientLine, text: &str) -> Result<(), &'static str> {
         let Some(topic) = &self.connmix.0.topic else { return Err(ops::INVALID_OP) };
-        let gate = self.who().ok_or(ops::NOT_AUTH)?;
+        if self.who().is_none() {
+            return Err(ops::NOT_AUTH);
+        }
         let client = self.seat.as_ref().map(|seat| seat.id);
         let draft = publish::from_client(text, client);
-        let command = Command { feed: topic.clone(), action: Action::SendMessage(Box::new(draft)) };
-        line.submit(&gate, command, Vec::new()).await.map_err(|error| problem(&error))
+        let command = Command { feed: topic.feed.clone(), action: Action::SendMessage(Box::new(draft)) };
+        line.submit(&topic.gate, command, Vec::new()).await.map_err(|error| problem(&error))
     }
 
     async fn call(&mut self, line: &mut ClientLine, call: ConnCall, by: &Principal) -> bool {

@@ -38,7 +38,7 @@ pub struct ConnmixConfig {
     /// The API has a listener of its own that is bound to loopback: whoever reaches it needs no credential while there
     /// is no access list.
     pub api_is_loopback: bool,
-    /// Frames of clients with an unknown op go to this open feed, for workers to pop. Default none.
+    /// Frames of clients with an unknown op go to this topic, for workers to pop; users cannot read it. Default none.
     pub client_topic: Option<String>,
     /// Types whose channel `@type` is the user's own. Default balance, order, position, account.
     pub private_types: Vec<String>,
@@ -117,8 +117,8 @@ pub enum ConnmixError {
         /// What is wrong.
         problem: String,
     },
-    /// A topic that no open feed can be named.
-    #[error("connmix.client_topic is not the name of an open feed")]
+    /// A topic whose name is empty, too long, or has control characters.
+    #[error("connmix.client_topic is not a name of at most 86 bytes")]
     BadTopic,
     /// A type with `@` or a space, or the type `user`.
     #[error("connmix: {0:?} is not a type of channels")]

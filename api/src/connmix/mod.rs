@@ -38,7 +38,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use feedlog_core::ids::FeedId;
-use feedlog_service::Store;
+use feedlog_service::{Gate, Store};
 
 use crate::http::app::{App, Peer};
 use crate::socket::upgrade;
@@ -67,7 +67,27 @@ struct Inner {
     webhook: Option<Arc<Webhook>>,
     access: AccessList,
     queues: Queues,
-    topic: Option<FeedId>,
+    topic: Option<ClientTopic>,
+}
+
+/// Where frames of clients with an unknown op go: the personal feed of a service that is nobody, so that no user reads what
+/// others sent, or writes what seems to come from a client.
+pub(crate) struct ClientTopic {
+    pub(crate) name: String,
+    pub(crate) feed: FeedId,
+    pub(crate) gate: Gate,
+}
+
+impl ClientTopic {
+    fn new(name: &str, store: &Store) -> Result<Self, ConnmixError> {
+        if name.is_empty() {
+            return Err(ConnmixError::BadTopic);
+        }
+        let service = store.auth().configured_service(&format!("connmix.topic:{name}"));
+        let service = service.map_err(|_| ConnmixError::BadTopic)?;
+        let feed = FeedId::personal(&service.uid);
+        Ok(Self { name: name.to_owned(), feed, gate: store.gate(service) })
+    }
 }
 
 impl Connmix {
@@ -88,17 +108,15 @@ impl Connmix {
                 None => Ok(types.iter().map(|kind| Arc::from(kind.as_str())).collect::<Vec<_>>()),
             }
         };
-        let topic = config.client_topic.as_deref().map(|topic| {
-            let feed = FeedId::parse(topic).ok().filter(|feed| !feed.is_reserved());
-            feed.ok_or(ConnmixError::BadTopic)
-        });
+        let topic =
+            config.client_topic.as_deref().map(|topic| ClientTopic::new(topic, &store)).transpose()?;
         Ok(Self(Arc::new(Inner {
             types: Types { private: types(&config.private_types)?, public: types(&config.public_types)? },
             registry: Arc::new(Registry::new(store.now_ms())),
             webhook: Webhook::new(&config)?.map(Arc::new),
             access: AccessList::load(&config)?,
             queues: Queues::new(config.topics_max),
-            topic: topic.transpose()?,
+            topic,
             store,
             config,
         })))
@@ -163,9 +181,11 @@ pub(crate) async fn api(
 /// Answers those who look for the nodes.
 pub(crate) async fn center(connmix: &Connmix, app: &Arc<App>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let is_version = parts.uri.path() == "/version";
-    // Which versions there are is no secret; who may call may also know where.
-    if !is_version && let Err(response) = Caller::of(connmix, app, &parts, &peer(&parts), true) {
+    // Which port the API has is no secret, and connmix-php has no credential; a list means that nobody else is to ask.
+    if connmix.0.access.is_on()
+        && parts.uri.path() != "/version"
+        && let Err(response) = Caller::of(connmix, app, &parts, &peer(&parts), false)
+    {
         return *response;
     }
     match center::answer(&parts, connmix.0.config.api_port) {

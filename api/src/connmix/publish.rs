@@ -28,7 +28,7 @@ pub(crate) fn command(types: &Types, publish: Publish) -> Result<(Target, Comman
 /// A client's frame for a topic.
 pub(crate) fn from_client(text: &str, client: Option<u64>) -> Draft {
     let body = Body { bytes: Bytes::copy_from_slice(text.as_bytes()), binary: false };
-    Draft { create: Some(open_feed()), ..draft(body, &Carried { client, ..Carried::default() }) }
+    draft(body, &Carried { client, ..Carried::default() })
 }
 
 fn draft(body: Body, carried: &Carried<'_>) -> Draft {

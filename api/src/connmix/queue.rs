@@ -1,4 +1,4 @@
-//! Topics: open feeds whose new messages each go to one of the workers that pop them.
+//! Topics: open feeds whose new messages each go to one of the workers that pop them; and the one for frames of clients.
 //!
 //! A topic begins at the head of its feed when it is first popped. Its log is the queue: what comes while no worker is
 //! there waits in it, for as long as this process lives. A worker that goes takes the message it was given with it.
@@ -15,6 +15,7 @@ use feedlog_service::views::{After, Delivery, View};
 use feedlog_service::{Attachment, Gate, ReadError};
 use serde_json::json;
 
+use super::ClientTopic;
 use super::carried::Carried;
 
 /// After the log could not be followed.
@@ -29,6 +30,7 @@ pub(crate) struct Queues {
 }
 
 struct Topic {
+    name: String,
     feed: FeedId,
     // Whoever has it gets the next message; the others stand in line.
     turn: tokio::sync::Mutex<Turn>,
@@ -67,15 +69,27 @@ impl Queues {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A share in a topic, which begins now when nobody had one before.
-    pub(crate) async fn join(&self, name: &str, gate: &Gate) -> Result<Share, NoTopic> {
-        let feed = FeedId::parse(name).ok().filter(|feed| !feed.is_reserved()).ok_or(NoTopic::NotOpen)?;
+    /// A share in a topic, which begins now when nobody had one before. `clients`: the topic for frames of clients, which
+    /// goes before an open feed of that name.
+    pub(crate) async fn join(
+        &self,
+        name: &str,
+        gate: &Gate,
+        clients: Option<&ClientTopic>,
+    ) -> Result<Share, NoTopic> {
+        let (feed, gate) = match clients.filter(|topic| topic.name == name) {
+            Some(topic) => (topic.feed.clone(), &topic.gate),
+            None => {
+                let feed = FeedId::parse(name).ok().filter(|feed| !feed.is_reserved());
+                (feed.ok_or(NoTopic::NotOpen)?, gate)
+            }
+        };
         let share = |topic: &Arc<Topic>| Share { topic: topic.clone(), gate: gate.clone() };
         if let Some(topic) = self.topics().get(&feed) {
             return Ok(share(topic));
         }
         let place = match gate.feed(&feed).await {
-            Ok(info) if info.kind == FeedKind::Open => info.head,
+            Ok(info) if matches!(info.kind, FeedKind::Open | FeedKind::Personal) => info.head,
             Ok(_) => return Err(NoTopic::NotOpen),
             // There is none yet, or none for this back end: that shows when it is followed.
             Err(ReadError::Denied(_)) => SeqId::ZERO,
@@ -91,7 +105,7 @@ impl Queues {
         }
         let topic = topics.entry(feed.clone()).or_insert_with(|| {
             let turn = tokio::sync::Mutex::new(Turn { attachment: Some(attachment), place });
-            Arc::new(Topic { feed, turn })
+            Arc::new(Topic { name: name.to_owned(), feed, turn })
         });
         Ok(share(topic))
     }
@@ -108,7 +122,7 @@ impl Share {
     pub(crate) async fn next(&self) -> String {
         let mut turn = self.topic.turn.lock().await;
         loop {
-            if let Ok(Some(event)) = turn.next(&self.topic.feed, &self.gate).await {
+            if let Ok(Some(event)) = turn.next(&self.topic, &self.gate).await {
                 return event;
             }
             turn.attachment = None;
@@ -119,16 +133,16 @@ impl Share {
 
 impl Turn {
     /// `None` when the attachment ended.
-    async fn next(&mut self, feed: &FeedId, gate: &Gate) -> Result<Option<String>, ReadError> {
+    async fn next(&mut self, topic: &Topic, gate: &Gate) -> Result<Option<String>, ReadError> {
         let attachment = match &mut self.attachment {
             Some(attachment) => attachment,
-            none => none.insert(follow(feed, gate, self.place).await?),
+            none => none.insert(follow(&topic.feed, gate, self.place).await?),
         };
         while let Some(delivery) = attachment.next().await {
             match delivery {
                 Delivery::Entry(view) => {
                     self.place = view.entry.seq;
-                    if let Some(event) = event(&view) {
+                    if let Some(event) = event(&topic.name, &view) {
                         return Ok(Some(event));
                     }
                 }
@@ -143,7 +157,7 @@ impl Turn {
 
 /// The event of a message. Who did not come by CONNMIX has the client id 0, which is nobody's: connmix-php reads it as an
 /// integer.
-fn event(view: &View) -> Option<String> {
+fn event(topic: &str, view: &View) -> Option<String> {
     let entry = &view.entry;
     let message = entry.message()?;
     if view.fate.as_deref().is_some_and(|fate| fate.recalled.is_some() || fate.is_gone()) {
@@ -160,7 +174,7 @@ fn event(view: &View) -> Option<String> {
         "p": {
             "n": NODE,
             "c": carried.client.unwrap_or(0).to_string(),
-            "t": entry.feed.as_str(),
+            "t": topic,
             "d": {"frame": {"type": kind, "data": data, "finish": true}},
         },
         "id": null,

@@ -89,9 +89,15 @@ async fn a_configuration_that_cannot_be_is_refused() {
         let config = ConnmixConfig { path: path.to_owned(), ..dev() };
         assert_eq!(new(config), Some(ConnmixError::BadPath(path.to_owned())));
     }
-    for topic in ["", "user:1001", "direct:00"] {
-        let config = ConnmixConfig { client_topic: Some(topic.to_owned()), ..dev() };
-        assert_eq!(new(config), Some(ConnmixError::BadTopic), "{topic}");
+    let longest = 100 - "connmix.topic:".len();
+    for (topic, error) in [
+        (String::new(), Some(ConnmixError::BadTopic)),
+        ("a\nb".to_owned(), Some(ConnmixError::BadTopic)),
+        ("x".repeat(longest), None),
+        ("x".repeat(longest + 1), Some(ConnmixError::BadTopic)),
+    ] {
+        let config = ConnmixConfig { client_topic: Some(topic.clone()), ..dev() };
+        assert_eq!(new(config), error, "{topic}");
     }
     for kind in ["", "user", "a@b", "a b"] {
         for private in [true, false] {

@@ -120,11 +120,20 @@ async fn frames_of_clients_go_to_a_worker_and_come_back() {
         world.post("/v1/mesh/send", &json!({"c": id, "d": "AAE=", "t": "binary"}).to_string()).await;
     assert_eq!(answer, json!({"E": null, "r": {"s": true}}));
     assert_eq!(client.next().await.into_data(), &b"\0\x01"[..]);
-    // What was sent to one connection is not in the log: nobody else is meant.
-    let got =
-        super::world::ask(world.shared, "GET", "/v1/feeds/frames/entries", "authorization: Bearer 1\r\n", "")
-            .await;
-    assert_eq!(got.json()["entries"].as_array().unwrap().len(), 2);
+    // What clients send is for workers: no user reads it, and what users write elsewhere is none of it. What was sent to one
+    // connection is in no log.
+    let feed = |feed: &str, who: &str| {
+        let path = format!("/v1/feeds/{feed}/entries");
+        let headers = format!("authorization: Bearer {who}\r\n");
+        let to = world.shared;
+        async move { super::world::ask(to, "GET", &path, &headers, "").await }
+    };
+    assert_eq!(feed("frames", "1001").await.status, 404);
+    assert_eq!(feed("user:connmix.topic:frames", "1001").await.status, 404);
+    let got = feed("user:connmix.topic:frames", "connmix.topic:frames").await;
+    assert_eq!(got.json()["entries"].as_array().unwrap().len(), 2, "the first entry and the frame");
+    world.publish("frames", "of somebody else").await;
+    worker.ask("ping", "pong").await;
     drop(client);
     loop {
         worker.send(&send(json!(id), 3)).await;

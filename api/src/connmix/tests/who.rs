@@ -117,6 +117,7 @@ async fn the_center_tells_where_the_api_is() {
     let server = format!("127.0.0.1:{}", world.api.port());
     let nodes = ask(world.center, "GET", "/v1/nodes", "", "").await;
     assert_eq!((nodes.status, nodes.json()), (200, json!({"nodes": [{"id": 1, "api_server": server}]})));
+    assert_eq!(ask(world.shared, "GET", "/v1/nodes", "", "").await.status, 200);
     assert_eq!(ask(world.center, "GET", "/v1/nope", "", "").await.status, 404);
     let access = vec!["shop:s3cr3t-write:write".to_owned()];
     let world = World::new(ConnmixConfig { access, ..config() }).await;
