@@ -253,7 +253,7 @@ fn data_packet(data: &str, hash: &str, uuid: &str) -> String {
 
 /// Text as JSON.
 pub(crate) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::to_string(text).expect("INVARIANT: a string can be written as JSON")
 }
 
 /// MD5 in hex: a habit of this protocol, and no proof of anything.

@@ -212,3 +212,58 @@ async fn ten_thousand_rooms_come_and_go() {
     drop(seats);
     assert!(rooms.names().is_empty());
 }
+
+#[tokio::test]
+async fn a_token_that_ends_ends_its_connections() {
+    use feedlog_core::command::{Principal, Scopes};
+    use feedlog_core::ids::Uid;
+    use feedlog_service::auth::NewToken;
+
+    let http = HttpConfig { websocket_ping_ms: 50, ..HttpConfig::default() };
+    let world = World::configured(GwsConfig::default(), http, closed_auth()).await;
+    let scopes = Scopes { user: true, send_as: false, audit: false, admin: true };
+    let admin = Principal { uid: Uid::parse("root").unwrap(), scopes, anonymous: false, via: None };
+    let user = Scopes { user: true, ..Scopes::default() };
+    let new = NewToken { uid: Uid::parse("ann").unwrap(), scopes: user, expires_ms: None, note: None };
+    let token = world.store.auth().create_token(&admin, new).await.unwrap();
+    let mut ann = world.join(&format!("/room?token={}", token.secret.expose())).await;
+    let mut timer = world.join(&format!("/timer?token={}", token.secret.expose())).await;
+    ann.is_quiet("1").await;
+    world.store.auth().revoke_token(&admin, &token.info.id).await.unwrap();
+    assert_eq!(ann.close_code().await, 1008);
+    loop {
+        match timer.message().await {
+            Message::Close(frame) => break assert_eq!(u16::from(frame.unwrap().code), 1008),
+            other => assert!(other.is_text()),
+        }
+    }
+}
+
+/// What an auditor reads is not what an auditor writes.
+#[tokio::test]
+async fn who_may_not_write_is_closed_with_1008() {
+    use feedlog_core::command::{Principal, Scopes};
+    use feedlog_core::ids::Uid;
+    use feedlog_service::auth::NewToken;
+
+    for store_raw in [true, false] {
+        let config = GwsConfig { store_raw, ..GwsConfig::default() };
+        let world = World::configured(config, HttpConfig::default(), closed_auth()).await;
+        let scopes = Scopes { user: true, send_as: false, audit: false, admin: true };
+        let root = Principal { uid: Uid::parse("root").unwrap(), scopes, anonymous: false, via: None };
+        let audit = Scopes { audit: true, ..Scopes::default() };
+        let new = NewToken { uid: Uid::parse("eve").unwrap(), scopes: audit, expires_ms: None, note: None };
+        let token = world.store.auth().create_token(&root, new).await.unwrap();
+        let token = token.secret.expose();
+        let mut admin = world.join(&format!("/room?token={ADMIN}")).await;
+        admin.is_quiet("1").await;
+        let mut eve = world.join(&format!("/room?token={token}")).await;
+        admin.is_quiet("2").await;
+        eve.gets(packet("2", "mark")).await;
+        let got = world.post(&format!("/__/cancel?token={token}"), "groupName=/room&uuid=2").await;
+        assert_eq!(got.said(), (403, 403, "not allowed".into()));
+        assert_eq!(world.post(&format!("/room?token={token}"), "x").await.status, 403);
+        eve.send("x").await;
+        assert_eq!(eve.close_code().await, 1008, "{store_raw}");
+    }
+}
