@@ -59,7 +59,11 @@ pub enum GwsError {
 }
 
 impl GwsConfig {
-    pub(super) fn check(&self) -> Result<(), GwsError> {
+    /// Whether a front end can be made with it.
+    ///
+    /// # Errors
+    /// When it names something that is no room.
+    pub fn check(&self) -> Result<(), GwsError> {
         match self.echo_rooms.iter().find(|name| !is_room_name(name.strip_suffix('*').unwrap_or(name))) {
             Some(name) => Err(GwsError::EchoRoom { name: name.clone() }),
             None => Ok(()),

@@ -164,6 +164,8 @@ pub(super) struct Own {
 /// An entry that may be ours, and the attachment that waits with it.
 struct Held {
     view: Arc<View>,
+    /// Answers that were outstanding when it came and still are: what was submitted later has a later place.
+    left: usize,
     attachment: Option<Box<Attachment>>,
 }
 
@@ -260,8 +262,8 @@ impl RoomTalk {
                 Whose::Ours => return self.own.passed(entry.seq),
                 Whose::Others => {}
                 Whose::Unknown => {
-                    let attachment = line.attachment.take();
-                    self.own.held = Some(Box::new(Held { view, attachment }));
+                    let (left, attachment) = (self.own.pending.len(), line.attachment.take());
+                    self.own.held = Some(Box::new(Held { view, left, attachment }));
                     return;
                 }
             }
@@ -283,12 +285,15 @@ impl RoomTalk {
 
     /// An answer came: it may tell whose the held entry is.
     fn look_at_held(&mut self, line: &mut Line<Self>) {
-        let Some(held) = self.own.held.as_deref() else { return };
-        let seq = held.view.entry.seq;
-        let whose = self.own.whose(seq);
-        if whose == Whose::Unknown {
-            return;
-        }
+        let Some(held) = self.own.held.as_deref_mut() else { return };
+        held.left = held.left.saturating_sub(1);
+        let (seq, left) = (held.view.entry.seq, held.left);
+        let whose = match self.own.whose(seq) {
+            Whose::Unknown if left > 0 => return,
+            // Answers that tell no place, of packets that came again, are answers too.
+            Whose::Unknown => Whose::Others,
+            whose => whose,
+        };
         if let Some(held) = self.own.held.take() {
             line.attachment = held.attachment;
             self.own.passed(seq);

@@ -266,6 +266,38 @@ async fn the_sender_s_other_connections_get_what_it_sends() {
     }
 }
 
+/// Packets that come again have answers without a place: they hold nobody else's entries up.
+#[tokio::test]
+async fn resends_without_end_do_not_hold_up_the_user_s_other_connections() {
+    let world = World::new().await;
+    let (phone, mut laptop) = (world.join("/room?token=ann").await, world.join("/room?token=ann").await);
+    let (mut sends, mut gets) = futures_util::StreamExt::split(phone.stream);
+    sends.send(Message::text(packet("again", "x"))).await.unwrap();
+    laptop.gets(packet("again", "x")).await;
+    let resending = async {
+        loop {
+            for _ in 0..64 {
+                sends.feed(Message::text(packet("again", "x"))).await.unwrap();
+            }
+            sends.flush().await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let reading = async {
+        laptop.is_quiet("news").await;
+        while futures_util::StreamExt::next(&mut gets).await.unwrap().unwrap()
+            != Message::text(packet("news", "mark"))
+        {}
+    };
+    let news = async {
+        tokio::select! {
+            () = resending => {}
+            () = reading => {}
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), news).await.expect("the news come in time");
+}
+
 #[tokio::test]
 async fn a_room_can_send_frames_back() {
     let echo_rooms = vec!["/echo*".to_owned()];
