@@ -110,6 +110,25 @@ async fn no_hole_between_replay_and_live_while_others_publish() {
     publisher.await.unwrap();
 }
 
+/// More than is handed on in one go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_backlog_comes_whole() {
+    let world = World::new(dev()).await;
+    let count = 2000;
+    let mut back = world.back_end().await;
+    let publish =
+        |i: usize| json!({"m": "mesh.publish", "p": {"c": "user:1001", "d": i.to_string()}, "i": i});
+    back.send_all((0..count).map(|i| publish(i).to_string())).await;
+    for _ in 0..count {
+        assert_eq!(back.json().await["E"], Value::Null);
+    }
+    let mut client = world.user("1001").await;
+    client.ask(r#"{"op":"subscribe","channel":"@user","since":0}"#, r#"{"result":true,"seq_id":0}"#).await;
+    let got = until(&mut client, count as u64 + 1).await;
+    let got: Vec<_> = got.into_iter().filter(|text| !text.contains("cursor")).collect();
+    assert_eq!(got, (0..count).map(|i| i.to_string()).collect::<Vec<_>>());
+}
+
 /// Subscriptions of one feed that began at different places each get what comes after their own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_of_one_feed_have_places_of_their_own() {
