@@ -60,7 +60,8 @@ ours() {
 
 start_mosquitto "$work"
 mosquitto=mosquitto=127.0.0.1:$mosquitto_port,pid=$mosquitto_pid
-common=(--username bench --password bench --seconds "$seconds" --rounds "$rounds")
+# Only services may publish at the message center.
+common=(--username admin --password admin --seconds "$seconds" --rounds "$rounds")
 
 echo "machine: $(nproc) cores, $(uname -sr), data on $(stat -f -c %T "$work")"
 echo "feedlog: $("$binary" --version), --dev, engine rocksdb, every commit synced"

@@ -132,6 +132,16 @@ pub(crate) struct Broker {
     wire: Wire,
 }
 
+impl Broker {
+    fn speaks(&self, common: &Common) -> String {
+        match self.wire {
+            Wire::Mqtt => format!("MQTT {}", common.protocol.name()),
+            Wire::Room | Wire::Packet => "each in a room of its own".to_owned(),
+            Wire::Connmix => "each logged in, with a channel of its own".to_owned(),
+        }
+    }
+}
+
 impl FromStr for Broker {
     type Err = String;
 

@@ -13,7 +13,7 @@ const ENGINE: &str = if cfg!(feature = "rocksdb") { "rocksdb" } else { "sled" };
 
 const ROOMS: usize = 10_000;
 /// What an idle connection in a room of its own may cost the server, in KiB. Futures are larger where nothing is optimized.
-const KIB_PER_CONNECTION_MAX: u64 = if cfg!(debug_assertions) { 24 } else { 8 };
+const KIB_PER_CONNECTION_MAX: u64 = if cfg!(debug_assertions) { 16 } else { 8 };
 /// What the log and its caches may take beside the clients of a test, in KiB.
 const SLACK_KIB: u64 = 96 << 10;
 

@@ -45,16 +45,16 @@ pub(crate) struct FanoutArgs {
 pub(super) async fn run(args: &FanoutArgs) -> Result<Sides, BenchError> {
     let common = &args.common;
     let settings = format!(
-        "1 publisher of QoS {}, {} under way, {} subscribers of QoS 0, MQTT {}, {}-byte payloads, {} rounds of {} s",
+        "1 publisher (of QoS {} on MQTT {}), {} under way, {} subscribers of QoS 0, {}-byte payloads, {} rounds of {} s",
         args.qos,
+        common.protocol.name(),
         args.window,
         args.subscribers,
-        common.protocol.name(),
         common.payload_bytes,
         common.rounds,
         common.seconds
     );
-    common.say(&format!("bench mqtt fanout: {settings}"));
+    common.say(&format!("bench fanout: {settings}"));
     let payload = Texts::new(None, common.payload_bytes, 1)?.next();
     let mut rounds: Vec<(String, Vec<Figures>)> =
         common.brokers.iter().map(|broker| (broker.name.clone(), Vec::new())).collect();

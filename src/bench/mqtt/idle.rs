@@ -52,11 +52,11 @@ pub(super) async fn run(args: &IdleArgs) -> Result<IdleReport, BenchError> {
     let mut brokers = Vec::new();
     for broker in &common.brokers {
         common.say(&format!(
-            "bench mqtt idle: {}, {} connections{}, MQTT {}, held for {} s",
+            "bench idle: {}, {} connections{}, {}, held for {} s",
             broker.name,
             args.connections,
             if args.subscribed { " with one subscription each" } else { "" },
-            common.protocol.name(),
+            broker.speaks(common),
             common.seconds
         ));
         let before = broker.pid.and_then(rss_kib);

@@ -55,10 +55,10 @@ impl PublishArgs {
 
     fn settings(&self) -> String {
         format!(
-            "{} publishers, MQTT {}, QoS {}, {} in flight each, {}-byte payloads, {} rounds of {} s",
+            "{} publishers (of QoS {} on MQTT {}), {} in flight each, {}-byte payloads, {} rounds of {} s",
             self.publishers,
-            self.common.protocol.name(),
             self.qos,
+            self.common.protocol.name(),
             self.window,
             self.common.payload_bytes,
             self.common.rounds,
@@ -94,7 +94,7 @@ pub(super) async fn run(args: &PublishArgs) -> Result<Sides, BenchError> {
         };
         programs.push((name, Program::Broker(broker.clone())));
     }
-    common.say(&format!("bench mqtt publish: {settings}"));
+    common.say(&format!("bench publish: {settings}"));
     let mut texts = Texts::new(None, common.payload_bytes, 1)?;
     let payloads: Vec<Bytes> = (0..args.publishers() * FRAMES).map(|_| texts.next()).collect();
 
