@@ -194,6 +194,19 @@ impl Config {
             self.mqtt.tls_addr.is_none() || self.http.tls_cert_file.is_some(),
             "mqtt.tls_addr: needs http.tls_cert_file and http.tls_key_file",
         );
+        check(self.gws.enabled || self.gws.addr.is_none(), "gws.addr: is set, but gws.enabled is false");
+        let connmix = &self.connmix;
+        for (addr, name) in [
+            (connmix.client_addr, "connmix.client_addr"),
+            (connmix.api_addr, "connmix.api_addr"),
+            (connmix.center_addr, "connmix.center_addr"),
+        ] {
+            check(
+                connmix.enabled || addr.is_none(),
+                &format!("{name}: is set, but connmix.enabled is false"),
+            );
+        }
+        check(!feedlog_api::http::is_own_path(&connmix.path), "connmix.path: begins like a path of our own");
         check(self.service.shards <= 256, "service.shards: expected 0 to 256");
         check(self.service.mailbox_max > 0, "service.mailbox_max: expected 1 or more");
         check(self.storage.cache_bytes >= 1 << 20, "storage.cache_bytes: expected 1048576 or more");

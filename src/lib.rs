@@ -178,6 +178,22 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
     }
 }
 
+/// Whether everything that reads the configuration would start with it: key files, access lists, names. No store is
+/// opened and no address is bound.
+///
+/// # Errors
+/// What `serve` would fail with.
+pub fn check(config: &Config) -> Result<(), BuildError> {
+    // Tokens of the store can make an address safe, but the store is not opened here.
+    config.check_bind(false, true)?;
+    config.endpoints()?;
+    let store = Store::in_memory(wiring::service_config(config, false))?;
+    Mqtt::new(wiring::mqtt_config(config, false), store.clone())?;
+    Gws::new(wiring::gws_config(config), store.clone())?;
+    Connmix::new(wiring::connmix_config(config, false, None), store)?;
+    Ok(())
+}
+
 /// Connections that the kernel holds until they are accepted. When all clients come back at once, each that finds no room
 /// waits a second or more before it tries again.
 const ACCEPT_BACKLOG: u32 = 4096;

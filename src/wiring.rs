@@ -171,7 +171,7 @@ pub(crate) fn connmix_config(config: &Config, dev: bool, api_port: Option<u16>) 
     ConnmixConfig {
         dev,
         path: connmix.path.clone(),
-        auth_url: connmix.auth_url.clone(),
+        auth_url: connmix.auth_url.as_ref().map(|url| url.expose().to_owned()),
         auth_form: connmix.auth_form,
         auth_hosts: connmix.auth_hosts.clone(),
         auth_timeout_ms: connmix.auth_max_ms,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::fail::Fail;
 use super::out::Out;
+use super::serve::build_failure;
 use crate::config::Config;
 
 /// Arguments of `feedlog config`.
@@ -39,9 +40,7 @@ pub(super) fn config(args: &ConfigArgs, out: Out) -> Result<(), Fail> {
     match &args.command {
         ConfigCommand::Check(file) => {
             let config = Config::load(file.config.as_deref())?;
-            // Tokens of the store can make an address safe, but the store is not opened here.
-            config.check_bind(false, true)?;
-            config.endpoints()?;
+            crate::check(&config).map_err(|err| build_failure(&err))?;
             out.either(&json!({"ok": true}), "ok")
         }
         ConfigCommand::Show(file) => {

@@ -122,7 +122,7 @@ fn announce(app: &crate::App, dev: bool, out: Out) -> Result<(), Fail> {
     Ok(())
 }
 
-fn build_failure(err: &BuildError) -> Fail {
+pub(super) fn build_failure(err: &BuildError) -> Fail {
     match err {
         BuildError::Config(err) => err.clone().into(),
         BuildError::Open(err) => store::open_failure(err),

@@ -253,9 +253,10 @@ keys! {
         #[example = "\"127.0.0.1:6787\""]
         center_addr: Option<SocketAddr> = None;
         /// A webhook that says whose a client's token is: POST {"token":"..."} is answered by {"uid":1001}. feedlog's own
-        /// tokens are tried first. Whoever answers there is trusted to name any user.
+        /// tokens are tried first. Whoever answers there is trusted to name any user but admin, so it must not give people the
+        /// names of services. Masked by `config show`, because it may hold a key.
         #[example = "\"https://shop.example.org/websocket_auth\""]
-        auth_url: Option<String> = None;
+        auth_url: Option<Secret> = None;
         /// The webhook is asked with a form (token=...) instead of JSON.
         auth_form: bool = false;
         /// Hosts that the webhook may be on, "host" or "host:port"; private and loopback addresses need the port.

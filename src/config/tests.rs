@@ -158,3 +158,18 @@ fn the_example_file_is_the_default_also_uncommented() {
     let shown = parse(&Config::default().show()).unwrap();
     assert_eq!(shown, Config::default());
 }
+
+#[test]
+fn listeners_of_systems_that_are_off_and_hidden_paths_are_refused() {
+    for (text, expected) in [
+        ("[gws]\nenabled = false\naddr = \"127.0.0.1:4998\"", "gws.addr: is set, but gws.enabled is false"),
+        (
+            "[connmix]\nenabled = false\napi_addr = \"127.0.0.1:6789\"",
+            "connmix.api_addr: is set, but connmix.enabled is false",
+        ),
+        ("[connmix]\npath = \"/v1/ws\"", "connmix.path: begins like a path of our own"),
+    ] {
+        assert_eq!(parse(text), Err(vec![expected.to_owned()]), "{text}");
+    }
+    assert!(parse("[connmix]\npath = \"/center\"").is_ok());
+}

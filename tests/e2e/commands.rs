@@ -141,6 +141,14 @@ fn completions_and_configuration_need_no_server() {
     let file = dir.path().join("feedlog.toml");
     std::fs::write(&file, "[http]\nadr = \"127.0.0.1:1\"\n").unwrap();
     run(&["config", "check", "--config", file.to_str().unwrap()]).ended(2, "did you mean addr?");
+    for (text, expected) in [
+        ("[gws]\necho_rooms = [\"room\"]", "gws.echo_rooms"),
+        ("[connmix]\naccess = [\"shop\"]", "access"),
+        ("[mqtt]\nacl_file = \"/nowhere/acl\"", "access control file"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        run(&["config", "check", "--config", file.to_str().unwrap()]).ended(2, expected);
+    }
     let example = run(&["config", "example"]);
     std::fs::write(&file, &example.stdout).unwrap();
     assert_eq!(run(&["config", "check", "--config", file.to_str().unwrap()]).code, 0);

@@ -32,6 +32,11 @@ pub use config::{HttpConfig, TlsConfig};
 pub use faces::{Face, Listener};
 pub use serve::{HttpError, Services, serve};
 
+/// Whether a path of the shared port is kept for our own routes, by its first segment.
+pub fn is_own_path(path: &str) -> bool {
+    !crate::gws::is_room(path)
+}
+
 /// The OpenAPI 3.1 document of this interface, as JSON text.
 pub fn openapi_json() -> String {
     openapi::document(&app::routes()).to_string()

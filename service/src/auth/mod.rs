@@ -312,8 +312,12 @@ impl Auth {
         Ok(Principal { uid: ordinary(uid)?, scopes: USER_ONLY, anonymous: false, via: None })
     }
 
-    /// The user whom an authentication webhook of the operator's named. The caller has asked that webhook.
+    /// The user whom an authentication webhook of the operator's named, never the administrator. The caller has asked that
+    /// webhook.
     pub fn vouched(&self, uid: Uid) -> Result<Principal, AuthError> {
+        if uid.as_str() == ADMIN_UID {
+            return Err(AuthError::BadField { field: "uid", problem: "is reserved" });
+        }
         Ok(Principal { uid: ordinary(uid)?, scopes: USER_ONLY, anonymous: false, via: None })
     }
 

@@ -175,6 +175,7 @@ fn whom_the_operator_trusts_may_name_users_and_services_but_no_reserved_ones() {
         assert!(auth.vouched(uid(reserved)).is_err(), "{reserved}");
         assert!(auth.configured_service(reserved).is_err(), "{reserved}");
     }
+    assert!(auth.vouched(uid("admin")).is_err(), "the administrator is no webhook's to name");
     assert_eq!(auth.configured_service("").unwrap_err(), AuthError::Unauthenticated);
     // A bare uid is a token in development mode, but not where others are asked as well.
     assert!(auth.authenticate(Credential::Token("ann")).is_ok());
