@@ -1,4 +1,5 @@
-//! Senders in rooms and back ends of CONNMIX while the server is killed with `kill -9`, with ledgers on both sides.
+//! Senders in rooms and back ends of CONNMIX while the server is killed with `kill -9`, and now and then stopped in order,
+//! with ledgers on both sides.
 //!
 //! Senders keep several messages on their way, and after each kill send again, with the same id and in their order, what
 //! was not acknowledged. At the end every message is in its room's history exactly once, byte for byte and in its sender's
@@ -109,6 +110,7 @@ impl Sender {
                     let at = self.unacknowledged.iter().position(|number| answer["i"] == *number);
                     self.unacknowledged.remove(at.expect("an answer to what waits for one"));
                 }
+                Got::Closed(Some(1001)) => return None,
                 other => panic!("{}: {other:?}", self.name),
             }
         }
@@ -139,6 +141,7 @@ impl Follower {
         while until.is_none_or(|until| self.place < until) {
             let text = match center.next()? {
                 Got::Raw(text) | Got::Packet(_, text) => text,
+                Got::Closed(Some(1001)) => return None,
                 other => panic!("a follower: {other:?}"),
             };
             // What is published here is text that is no JSON, or a packet.
@@ -162,7 +165,11 @@ fn read(server: &str, killed: &AtomicBool, seen: &mut HashMap<String, String>) {
     let Some(mut room) = Room::connect(server, SHARED) else { return };
     let mut newest = HashMap::<String, u64>::new();
     while let Some(got) = room.next() {
-        let Got::Packet(uuid, text) = got else { panic!("a reader: {got:?}") };
+        let (uuid, text) = match got {
+            Got::Packet(uuid, text) => (uuid, text),
+            Got::Closed(Some(1001)) => break,
+            other => panic!("a reader: {other:?}"),
+        };
         let (sender, number) = parts(&uuid);
         let newer = newest.insert(sender.to_owned(), number).is_none_or(|before| before < number);
         assert!(newer, "{uuid} came out of order");
@@ -190,6 +197,7 @@ fn crash_loop(engine: &str, cycles: u32) {
     for _ in 0..cycles {
         let at = server.url.strip_prefix("http://").expect("an http address").to_owned();
         let killed = AtomicBool::new(false);
+        let gently = random.below(6) == 0;
         // The kill comes at a random time, not when some state is reached.
         let until = Instant::now() + Duration::from_micros(10_000 + random.below(150_000));
         std::thread::scope(|scope| {
@@ -204,7 +212,12 @@ fn crash_loop(engine: &str, cycles: u32) {
                 std::thread::park_timeout(left);
             }
             killed.store(true, Ordering::SeqCst);
-            server.kill();
+            if gently {
+                // SIGTERM: everybody is told 1001.
+                server.terminate();
+            } else {
+                server.kill();
+            }
         });
         server = Server::start(&data, engine);
     }
