@@ -274,8 +274,13 @@ impl RoomTalk {
 
     /// Peers learn it live; who was away does not find the packet in the history.
     async fn recalled(&mut self, line: &mut Line<Self>, seq: SeqId, target: SeqId) {
-        // What is gone altogether needs no word.
-        let Ok(view) = self.gate.entry(&self.room, target).await else { return };
+        let view = match self.gate.entry(&self.room, target).await {
+            Ok(view) => view,
+            // What is gone altogether needs no word.
+            Err(ReadError::NotFound | ReadError::Denied(_)) => return,
+            // The client comes again and pulls what is left: a recall is not passed over (P6).
+            Err(_) => return line.close(close::TRY_AGAIN, "the log could not be read"),
+        };
         let Some(uuid) = uuid_of(&view) else { return };
         line.text(packet::cancelled(&uuid).as_bytes());
         if self.gws.config().rollback_packets {
