@@ -152,7 +152,9 @@ fn list(server: &ServerArgs, out: Out) -> Result<(), Fail> {
             (Some("gone"), _) => "paused: gone (410)".to_owned(),
             (Some(_), _) => "paused".to_owned(),
             (None, Some(true)) => "stands still: dead letters are full".to_owned(),
-            (None, _) if one["retrying"].as_u64() > Some(0) => "retrying".to_owned(),
+            (None, _) if one["retrying"].as_u64() > Some(0) || one["parked"].as_u64() > Some(0) => {
+                "retrying".to_owned()
+            }
             (None, _) => "ok".to_owned(),
         };
         let date = |value: &Value| value.as_u64().map(out::time).unwrap_or_default();
@@ -161,14 +163,24 @@ fn list(server: &ServerArgs, out: Out) -> Result<(), Fail> {
             state,
             text_of(&one["lag_commits"]),
             text_of(&one["in_flight"]),
+            text_of(&one["parked"]),
             text_of(&one["dead"]),
             text_of(&one["replays"]),
             date(&one["last_delivered_ms"]),
             format!("{} {}", text_of(&one["last_error"]), date(&one["last_error_ms"])).trim().to_owned(),
         ]
     });
-    let header =
-        ["endpoint", "state", "behind (commits)", "in flight", "dead", "replays", "last taken", "last error"];
+    let header = [
+        "endpoint",
+        "state",
+        "behind (commits)",
+        "in flight",
+        "parked feeds",
+        "dead",
+        "replays",
+        "last taken",
+        "last error",
+    ];
     out.table(&header, rows.collect())
 }
 

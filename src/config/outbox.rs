@@ -80,7 +80,7 @@ impl Config {
                 keys,
                 hosts: outbox.hosts.clone(),
                 timeout_ms: outbox.timeout_ms,
-                calls_max: limits.feeds_at_once_max,
+                calls_max: limits.calls_max(),
             });
             endpoints.push(endpoint);
         }

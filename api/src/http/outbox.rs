@@ -67,6 +67,8 @@ struct EndpointOut<'a> {
     in_flight: usize,
     /// Calls that failed and wait to be made again.
     retrying: usize,
+    /// Feeds whose calls fail again and again; they are told apart and hold up nobody else.
+    parked: usize,
     /// Why it gets no calls: an administrator asked for it, or the endpoint answered 410 Gone.
     paused: Option<PauseWord>,
     /// There is no room for more dead letters: it stands still, and loses nothing.
@@ -100,6 +102,7 @@ impl<'a> From<&'a EndpointStatus> for EndpointOut<'a> {
             lag_commits: status.lag_commits,
             in_flight: status.in_flight,
             retrying: status.retrying,
+            parked: status.parked,
             paused: status.paused.map(|pause| match pause {
                 Pause::Asked => PauseWord::Asked,
                 Pause::Gone => PauseWord::Gone,

@@ -29,7 +29,7 @@ pub struct WebhookConfig {
     pub hosts: Vec<String>,
     /// From the request to the end of its answer. Default 10,000.
     pub timeout_ms: u64,
-    /// Calls at a time: as many as the outbox makes for one endpoint.
+    /// Calls at a time: `OutboxLimits::calls_max`.
     pub calls_max: usize,
 }
 

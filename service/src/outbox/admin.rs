@@ -41,6 +41,8 @@ pub struct EndpointStatus {
     pub in_flight: usize,
     /// Calls that failed and wait to be made again.
     pub retrying: usize,
+    /// Feeds whose calls fail again and again; they are told apart and hold up nobody else.
+    pub parked: usize,
     /// Why it gets none.
     pub paused: Option<Pause>,
     /// There is no room for more dead letters: it stands still.
@@ -161,7 +163,7 @@ impl Worker {
             }
             Ask::DropReplays(reply) => {
                 let dropped = self.drop_rows(job_prefix(&self.desk().endpoint.name), None).await;
-                let changed = dropped.is_ok();
+                let changed = dropped.as_ref().is_ok_and(|count| *count > 0);
                 if changed {
                     lock(&self.desk().vitals).jobs = 0;
                 }
@@ -173,7 +175,10 @@ impl Worker {
                 let place = self.place();
                 let skipped = newest.saturating_sub(place.cursor);
                 let next = StoredPlace { cursor: newest, upto: newest, named: None, ..place };
-                let done = self.try_write(next).await;
+                let done = match self.drop_parked().await {
+                    Ok(()) => self.try_write(next).await,
+                    Err(error) => Err(error),
+                };
                 let changed = done.is_ok();
                 let _ = reply.send(done.map(|()| skipped).map_err(OutboxError::from));
                 changed
@@ -186,7 +191,7 @@ impl Worker {
     }
 
     async fn add_replay(&self, replay: Replay) -> Result<u64, OutboxError> {
-        let Desk { office, endpoint, vitals, .. } = self.desk();
+        let Desk { office, endpoint, vitals, .. } = &**self.desk();
         let cursor = self.place().cursor;
         let number = {
             let mut vitals = lock(vitals);
@@ -244,6 +249,7 @@ impl Desk {
             lag_commits: self.office.engine.commit_no().saturating_sub(vitals.cursor),
             in_flight: vitals.in_flight,
             retrying: vitals.retrying,
+            parked: vitals.parked,
             paused: vitals.paused,
             full: vitals.full,
             dead: vitals.dead,

@@ -10,15 +10,21 @@
 //! the first call**, makes the calls (in order per feed, different feeds at the same time), and moves the cursor with the
 //! next window's bounds. After a crash the same window is cut again, so every call has the id that it had before.
 //!
+//! A feed whose call fails again and again is parked (`parked.rs`), so that it holds up nobody else.
+//!
 //! Nothing is queued: what a call says is read from the log at the moment of the call.
 
 mod admin;
 mod call;
+mod calls;
+mod parked;
 mod plan;
 mod prepare;
+mod replay;
 mod retry;
 mod rows;
 mod told;
+mod windows;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -160,6 +166,13 @@ impl Default for OutboxLimits {
     }
 }
 
+impl OutboxLimits {
+    /// Calls that one endpoint has under way at most: what its carrier must have room for.
+    pub fn calls_max(&self) -> usize {
+        self.feeds_at_once_max.max(1) + parked::PARKED_CALLS_MAX
+    }
+}
+
 /// What the outbox does.
 #[derive(Debug, Clone, Default)]
 pub struct OutboxConfig {
@@ -225,6 +238,8 @@ struct Vitals {
     retrying: usize,
     dead: usize,
     jobs: usize,
+    /// Feeds that are told apart.
+    parked: usize,
     delivered: u64,
     retried: u64,
     last_delivered_ms: Option<TimeMs>,

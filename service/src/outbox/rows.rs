@@ -4,6 +4,7 @@
 //! | key | value |
 //! |---|---|
 //! | `e`, endpoint | [`StoredPlace`] |
+//! | `p`, endpoint, 0, feed | [`StoredParked`] |
 //! | `d`, endpoint, 0, number (u64 big-endian) | [`StoredDead`] |
 //! | `j`, endpoint, 0, number (u64 big-endian) | [`StoredJob`] |
 //!
@@ -44,6 +45,18 @@ pub(super) enum StoredPause {
     Asked,
     /// The endpoint said so: 410 Gone.
     Gone,
+}
+
+/// A feed that is told apart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredParked {
+    /// Begun, and cut like this.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// What comes after it up to here was not begun.
+    pub(super) upto: u64,
+    /// Failed tries of the first call.
+    pub(super) tries: u32,
 }
 
 /// A call that was given up.
@@ -105,6 +118,11 @@ pub(super) fn place_key(endpoint: &str) -> Vec<u8> {
     [b"e", endpoint.as_bytes()].concat()
 }
 
+/// All parked feeds of an endpoint begin like this.
+pub(super) fn parked_prefix(endpoint: &str) -> Vec<u8> {
+    [b"p", endpoint.as_bytes(), &[0]].concat()
+}
+
 /// All dead letters of an endpoint begin like this.
 pub(super) fn dead_prefix(endpoint: &str) -> Vec<u8> {
     [b"d", endpoint.as_bytes(), &[0]].concat()
@@ -142,6 +160,9 @@ mod tests {
         assert_eq!(decode::<StoredDead>(&encode(&dead)).unwrap(), dead);
         let (run, part) = dead.subject().unwrap();
         assert_eq!((run.first, run.last, part), (SeqId(1), SeqId(2), Part::default()));
+        let parked: StoredParked = decode(b"\x01{\"first\":3,\"last\":5,\"upto\":9,\"tries\":3}").unwrap();
+        assert_eq!(parked, StoredParked { first: 3, last: 5, upto: 9, tries: 3 });
+        assert_eq!(decode::<StoredParked>(&encode(&parked)).unwrap(), parked);
         for (bytes, job) in [
             (&b"\x01{\"dead\":{\"upto\":5,\"at\":2}}"[..], StoredJob::Dead { upto: 5, at: 2 }),
             (

@@ -251,6 +251,7 @@ async fn who_follows_the_feed_in_any_way_is_not_told() {
     told(&store).await;
     // Open feeds: those for whom it counts.
     publish(&store.gate(user("eve")), "room/1", "first").await;
+    told(&store).await;
     let bob = store.gate(user("bob"));
     bob.submit(mark("bob", &crate::world::feed("room/1"), None, Some(2))).await.unwrap();
     let mut watching = bob.follow(None).await.unwrap();
@@ -581,6 +582,87 @@ async fn after_a_crash_the_same_calls_have_the_same_ids() {
     post.until_text("later").await;
     assert_eq!(post.ids(), ["e:g:5-6", "e:g:7-8", "e:g:9-9", "e:g:10-10"]);
     assert!(store.drain(Duration::from_secs(10)).await);
+}
+
+/// A feed whose call fails again and again is told apart: others go on, its own order stays, and a crash changes no id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_is_stuck_holds_up_nobody_else_also_across_a_crash() {
+    let disk = FaultyDisk::new();
+    let (clock, _manual) = Clock::manual(NOW_MS);
+    let limits = OutboxLimits { call_entries_max: 2, ..OutboxLimits::default() };
+    let config = || OutboxConfig { endpoints: vec![endpoint("e")], limits: limits.clone() };
+    let bad = |call: &Call| if call.feed.as_str() == "g" { refused(500) } else { Some(Ok(())) };
+    let post = Post::answering(bad);
+    let store = on(&disk, &clock);
+    start(&store, config(), &post).await;
+    let ann = store.gate(user("ann"));
+    let (g, h) = (group(&store, "g", "ann", &["bob"]).await, group(&store, "h", "ann", &["bob"]).await);
+    told(&store).await;
+    // Begun with the first; what follows grows behind it.
+    for n in 0..5 {
+        say(&ann, &g, &format!("g{n}")).await;
+        say(&ann, &h, &format!("h{n}")).await;
+        post.until_text(&format!("h{n}")).await;
+        told(&store).await;
+    }
+    let stuck = status(&store);
+    assert!(stuck.parked == 1 && stuck.dead == 0 && stuck.lag_commits == 0, "{stuck:?}");
+    let before: Vec<_> = post.calls().into_iter().filter(|call| call.feed == g).collect();
+    assert!(before.iter().all(|call| call.id == "e:g:4-4"), "{:?}", post.ids());
+    let attempts: Vec<u32> = before.iter().map(|call| call.attempt).collect();
+    assert!(attempts.is_sorted() && attempts.len() > 3, "one call, counted on: {attempts:?}");
+    drop((store, ann));
+
+    let post = Post::answering(bad);
+    let store = on(&disk, &clock);
+    start(&store, config(), &post).await;
+    let ann = store.gate(user("ann"));
+    say(&ann, &g, "g5").await;
+    say(&ann, &h, "h5").await;
+    post.until_text("h5").await;
+    told(&store).await;
+    assert_eq!(status(&store).parked, 1);
+    post.answer(|_| Some(Ok(())));
+    let lines = post.until_text("g5").await;
+    let of_g: Vec<_> =
+        lines.iter().filter(|line| line.starts_with("g ")).map(|line| &line[line.len() - 3..]).collect();
+    assert_eq!(of_g, ["g0\"", "g1\"", "g2\"", "g3\"", "g4\"", "g5\""], "{lines:?}");
+    until_status(&store, |status| status.parked == 0).await;
+    let mut ids: Vec<_> = post.ids().into_iter().filter(|id| id.starts_with("e:g:")).collect();
+    ids.dedup();
+    assert_eq!(ids, ["e:g:4-4", "e:g:5-6", "e:g:7-8", "e:g:9-9"]);
+    // It is one of the others again.
+    say(&ann, &g, "g6").await;
+    post.until_text("g6").await;
+    assert!(store.drain(Duration::from_secs(10)).await);
+}
+
+/// When everything fails there is no room to park: the log waits, and nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_everything_fails_the_log_waits() {
+    let post = Post::answering(|_| refused(500));
+    let store = started(outbox(vec![endpoint("e")]), &post).await;
+    let ann = store.gate(user("ann"));
+    let mut feeds = Vec::new();
+    for n in 0..150 {
+        feeds.push(group(&store, &format!("g{n:03}"), "ann", &["bob"]).await);
+    }
+    for _ in 0..3 {
+        for feed in &feeds {
+            say(&ann, feed, "word").await;
+        }
+    }
+    // More tries than all feeds together would have before they are parked.
+    let failing = until_status(&store, |status| status.retried > 1_000).await;
+    assert!(failing.parked <= 64 && failing.lag_commits > 0, "{failing:?}");
+    post.answer(|_| Some(Ok(())));
+    until_status(&store, |status| status.lag_commits == 0 && status.parked == 0).await;
+    let mut seen: BTreeMap<FeedId, Vec<u64>> = BTreeMap::new();
+    for (call, ok) in post.tries.lock().unwrap().iter().filter(|(_, ok)| *ok == Some(true)) {
+        assert_eq!(*ok, Some(true));
+        seen.entry(call.feed.clone()).or_default().extend(call.items.iter().map(|item| item.seq.0));
+    }
+    assert_eq!(seen, feeds.into_iter().map(|feed| (feed, vec![4, 5, 6])).collect());
 }
 
 /// Where change rows are gone the heads of all feeds are looked at, and the same is told.
