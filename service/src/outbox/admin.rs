@@ -175,13 +175,14 @@ impl Worker {
                 let place = self.place();
                 let skipped = newest.saturating_sub(place.cursor);
                 let next = StoredPlace { cursor: newest, upto: newest, named: None, ..place };
-                let done = match self.drop_parked().await {
-                    Ok(()) => self.try_write(next).await,
+                // What is parked lies behind the cursor: first, so that nothing is told after this answer.
+                let parked = self.drop_rows(parked_prefix(&self.desk().endpoint.name), None).await;
+                let done = match parked {
+                    Ok(_) => self.try_write(next).await.map(|()| skipped).map_err(OutboxError::from),
                     Err(error) => Err(error),
                 };
-                let changed = done.is_ok();
-                let _ = reply.send(done.map(|()| skipped).map_err(OutboxError::from));
-                changed
+                let _ = reply.send(done);
+                true
             }
         }
     }

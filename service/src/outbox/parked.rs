@@ -4,7 +4,7 @@
 //! What of a feed was begun keeps its bounds, and with them the ids of its calls; what comes after it is one further run,
 //! which grows until it is begun.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use feedlog_core::ids::{FeedId, SeqId};
@@ -47,6 +47,7 @@ impl Worker {
     pub(super) async fn load_parked(&self) -> Result<(), ReadError> {
         let prefix = parked_prefix(&self.desk().endpoint.name);
         let mut after: Option<Vec<u8>> = None;
+        let mut parked = HashMap::new();
         loop {
             let rows = self.desk().office.shelf.scan(&prefix, after.as_deref(), 100).await?;
             let Some((last, _)) = rows.last() else { break };
@@ -54,9 +55,10 @@ impl Worker {
             for (key, bytes) in rows {
                 let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| ReadError::Damaged)?;
                 let feed = FeedId::parse(name).map_err(|_| ReadError::Damaged)?;
-                lock(&self.parked).insert(feed, decode(&bytes)?);
+                parked.insert(feed, decode(&bytes)?);
             }
         }
+        *lock(&self.parked) = parked;
         self.show_parked();
         Ok(())
     }
@@ -162,16 +164,5 @@ impl Worker {
         }
         self.show_parked();
         goes_on
-    }
-
-    /// Forgets what is parked.
-    pub(super) async fn drop_parked(&self) -> Result<(), crate::error::SubmitError> {
-        let _turn = self.parking.lock().await;
-        let feeds: Vec<FeedId> = lock(&self.parked).keys().cloned().collect();
-        let rows = feeds.iter().map(|feed| (self.parked_key(feed), None)).collect();
-        self.desk().office.shelf.put(rows).await?;
-        lock(&self.parked).clear();
-        self.show_parked();
-        Ok(())
     }
 }

@@ -41,26 +41,32 @@ pub(super) async fn run(
         () = ended(&mut end) => return,
     };
     loop {
-        let work = worker.work();
-        let mut work = std::pin::pin!(work);
-        let mut interrupted = false;
-        loop {
-            tokio::select! {
-                biased;
-                () = ended(&mut end) => return,
-                ask = asks.recv() => {
-                    let Some(ask) = ask else { return };
-                    if worker.answer(ask).await {
-                        // What is under way is for a place that is no more. It may have been about to count something.
-                        interrupted = true;
-                        break;
-                    }
-                }
-                () = &mut work => break,
-            }
+        tokio::select! {
+            biased;
+            () = ended(&mut end) => return,
+            () = until_interrupted(&worker, &mut asks) => {}
         }
-        if interrupted && let Err(error) = worker.desk.count_rows().await {
-            tracing::debug!(%error, "the rows of the outbox could not be counted");
+        if asks.is_closed() {
+            return;
+        }
+        // After all that was under way is dropped.
+        worker.look_again().await;
+    }
+}
+
+/// Works, and answers what it is asked, until an answer means that what is under way is for a place that is no more.
+async fn until_interrupted(worker: &Worker, asks: &mut mpsc::Receiver<Ask>) {
+    let mut work = std::pin::pin!(worker.work());
+    loop {
+        tokio::select! {
+            biased;
+            ask = asks.recv() => {
+                let Some(ask) = ask else { return };
+                if worker.answer(ask).await {
+                    return;
+                }
+            }
+            () = &mut work => return,
         }
     }
 }
@@ -137,6 +143,17 @@ impl Worker {
         worker.set(place);
         lock(&desk.vitals).loaded = true;
         Ok(worker)
+    }
+
+    /// What was interrupted may have written something, and not noted it.
+    async fn look_again(&self) {
+        let read = async {
+            self.desk.count_rows().await?;
+            self.load_parked().await
+        };
+        if let Err(error) = read.await {
+            tracing::warn!(%error, endpoint = &*self.desk.endpoint.name, "the outbox could not look at its rows");
+        }
     }
 
     /// All there is to do, without end.
