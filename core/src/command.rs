@@ -194,6 +194,20 @@ pub struct CreateFeed {
     pub meta: Option<Arc<str>>,
 }
 
+impl CreateFeed {
+    /// A feed of this kind that anybody may join and read from its beginning, with no title and nobody in it yet.
+    pub fn new(kind: FeedKind) -> Self {
+        Self {
+            kind,
+            title: None,
+            members: Vec::new(),
+            join: JoinMode::Open,
+            history: HistoryMode::All,
+            meta: None,
+        }
+    }
+}
+
 /// A message to be.
 #[derive(Debug, Clone)]
 pub struct Draft {

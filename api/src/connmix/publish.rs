@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, CreateFeed, Draft};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
+use feedlog_core::event::{FeedKind, MessageKind};
 use feedlog_service::SubmitError;
 use serde::de::IgnoredAny;
 
@@ -49,14 +49,7 @@ fn content_type(body: &Body) -> &'static str {
 }
 
 fn open_feed() -> CreateFeed {
-    CreateFeed {
-        kind: FeedKind::Open,
-        title: None,
-        members: Vec::new(),
-        join: JoinMode::Open,
-        history: HistoryMode::All,
-        meta: None,
-    }
+    CreateFeed::new(FeedKind::Open)
 }
 
 /// What a back end is told of a publish that failed: 101 when it must not be tried again as it is, else 401.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, CreateFeed, Draft};
-use feedlog_core::event::{Event, FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::event::{Event, FeedKind, MessageKind, Scope};
 use feedlog_core::feed::Rejected;
 use feedlog_core::ids::{ClientMsgId, FeedId, SeqId};
 use feedlog_service::views::{After, Delivery, View};
@@ -37,14 +37,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const BINARY: &str = "application/octet-stream";
 
 fn new_room() -> CreateFeed {
-    CreateFeed {
-        kind: FeedKind::Open,
-        title: None,
-        members: Vec::new(),
-        join: JoinMode::Open,
-        history: HistoryMode::All,
-        meta: None,
-    }
+    CreateFeed::new(FeedKind::Open)
 }
 
 /// The message that a packet is: its bytes as they came, and the id under which it is known again, if it is to be.

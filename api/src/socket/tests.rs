@@ -1,5 +1,5 @@
 use feedlog_core::command::{CreateFeed, Draft};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
+use feedlog_core::event::{FeedKind, MessageKind};
 use feedlog_core::ids::FeedId;
 use feedlog_service::auth::{AuthConfig, Credential};
 use feedlog_service::views::After;
@@ -228,14 +228,7 @@ async fn all_that_lies_ready_is_handed_on() {
     tokio::spawn(run(server, talk, Bounds { out_bytes_max: 1 << 20, ..bounds() }, draining));
     let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
     assert_eq!(client.next().await.unwrap().unwrap(), Message::text("follows"));
-    let create = CreateFeed {
-        kind: FeedKind::Open,
-        title: None,
-        members: Vec::new(),
-        join: JoinMode::Open,
-        history: HistoryMode::All,
-        meta: None,
-    };
+    let create = CreateFeed::new(FeedKind::Open);
     // The feed's creation is the first entry.
     for _ in 1..count {
         let draft = Draft {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use feedlog_core::command::{Action, Command, CreateFeed, Draft, RecallTarget};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
+use feedlog_core::event::{FeedKind, JoinMode, MessageKind};
 use feedlog_core::ids::{ClientMsgId, FeedId, SeqId};
 use feedlog_service::Gate;
 use futures_util::SinkExt as _;
@@ -19,14 +19,7 @@ fn room(name: &str) -> FeedId {
 }
 
 fn new_open_feed() -> CreateFeed {
-    CreateFeed {
-        kind: FeedKind::Open,
-        title: None,
-        members: Vec::new(),
-        join: JoinMode::Open,
-        history: HistoryMode::All,
-        meta: None,
-    }
+    CreateFeed::new(FeedKind::Open)
 }
 
 /// A message that another wire brings; its place.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use feedlog_core::command::{Action, Command, CreateFeed, Principal, Scopes};
 use feedlog_core::entry::{Entry, Payload};
-use feedlog_core::event::{Event, FeedKind, HistoryMode, JoinMode, Message, MessageKind, Scope};
+use feedlog_core::event::{Event, FeedKind, Message, MessageKind, Scope};
 use feedlog_core::ids::{FeedId, Ordinal, SeqId, Uid};
 use feedlog_service::views::View;
 use feedlog_service::{Receipt, Store, StoreConfig, SubmitError};
@@ -46,14 +46,7 @@ static RECEIPT: LazyLock<Receipt> = LazyLock::new(|| {
         let scopes = Scopes { user: true, ..Scopes::default() };
         let uid = Uid::parse("u").expect("a uid");
         let gate = store.gate(Principal { uid, scopes, anonymous: false, via: None });
-        let create = CreateFeed {
-            kind: FeedKind::Open,
-            title: None,
-            members: Vec::new(),
-            join: JoinMode::Open,
-            history: HistoryMode::All,
-            meta: None,
-        };
+        let create = CreateFeed::new(FeedKind::Open);
         let feed = FeedId::parse("a").expect("a feed");
         gate.submit(Command { feed, action: Action::CreateFeed(create) }).await.expect("durable")
     })

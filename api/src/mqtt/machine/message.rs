@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::{CreateFeed, Draft};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
+use feedlog_core::event::{FeedKind, MessageKind};
 use feedlog_core::ids::ClientMsgId;
 use feedlog_core::limits::CONTENT_TYPE_BYTES_MAX;
 use feedlog_service::{ShelfValue, ShelfWrite};
@@ -29,14 +29,7 @@ pub(crate) fn free(publish: &Publish) -> Result<Draft, Kind> {
     };
     Ok(Draft {
         client_msg_id: client_msg_id(publish)?,
-        create: Some(CreateFeed {
-            kind: FeedKind::Open,
-            title: None,
-            members: Vec::new(),
-            join: JoinMode::Open,
-            history: HistoryMode::All,
-            meta: None,
-        }),
+        create: Some(CreateFeed::new(FeedKind::Open)),
         ..Draft::new(MessageKind::Custom, content_type.into(), publish.payload.clone())
     })
 }

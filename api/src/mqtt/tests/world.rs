@@ -105,14 +105,12 @@ impl World {
     /// The same, of another media type.
     pub(super) async fn say_as(&self, uid: &str, feed: &str, content_type: &str, text: &str) -> SeqId {
         // A group is there already.
-        let create = self.gate(uid).feed(&FeedId::parse(feed).unwrap()).await.is_err().then(|| CreateFeed {
-            kind: FeedKind::Open,
-            title: None,
-            members: Vec::new(),
-            join: JoinMode::Open,
-            history: HistoryMode::All,
-            meta: None,
-        });
+        let create = self
+            .gate(uid)
+            .feed(&FeedId::parse(feed).unwrap())
+            .await
+            .is_err()
+            .then(|| CreateFeed::new(FeedKind::Open));
         let draft = Draft {
             kind: MessageKind::Text,
             content_type: content_type.into(),
