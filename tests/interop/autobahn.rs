@@ -19,7 +19,10 @@ fn autobahn_finds_no_failure_in_a_room_that_echoes() {
         say("NOT RUN: the Autobahn test suite needs a Python 2.7 ($AUTOBAHN_PYTHON, or one of pyenv)");
         return;
     };
-    let server = Broker::start_with(&[("FEEDLOG__GWS__ECHO_ROOMS", "/echo")]);
+    // All cases share one room, and some end in the middle of what they sent. Raw frames that are kept would be handed on once
+    // they are on the disk, perhaps to the next case already; and a case waits for one second, also while others use the disk.
+    let settings = [("FEEDLOG__GWS__ECHO_ROOMS", "/echo"), ("FEEDLOG__GWS__STORE_RAW", "false")];
+    let server = Broker::start_with(&settings);
     let report = tempfile::tempdir().unwrap();
     let spec = report.path().join("spec.json");
     let asked = json!({
