@@ -15,7 +15,7 @@ use super::super::carried::Carried;
 use super::super::feeds;
 use super::super::outbound::{Flow, FlowState, Form, Received};
 use super::super::session::{Session, Subscription};
-use super::super::space::feed_topic;
+use super::super::space::{Wanted, feed_topic};
 use super::super::stored;
 use super::super::wire::{Ack, Level, PropertyWriter, Publish, Qos, Text, encode, reason};
 use super::{Machine, Open};
@@ -454,7 +454,7 @@ impl Machine {
     /// A marker of a feed topic: everything up to the head was replayed.
     pub(crate) fn caught_up(&mut self, feed: &FeedId, head: u64) {
         let Some(open) = &self.open else { return };
-        let wanted = |one: &Subscription| matches!(&one.wanted, super::super::space::Wanted::Feed(of, Some(_)) if of == feed);
+        let wanted = |one: &Subscription| matches!(&one.wanted, Wanted::Feed(of, Some(_)) if of == feed);
         if !open.session.subscriptions.values().any(wanted) {
             return;
         }
@@ -554,9 +554,9 @@ impl Open {
             (Some((topic, body)), _) => (topic.clone(), body.clone()),
             (None, Form::Free) => (Text::new(entry.feed.as_str())?, entry.payload.bytes()?.clone()),
             (None, _) if waiting.raw && entry.payload.bytes().is_some() => {
-                (Text::new(&feed_topic(&entry.feed))?, entry.payload.bytes()?.clone())
+                (self.topic_of(&entry.feed)?, entry.payload.bytes()?.clone())
             }
-            (None, _) => (Text::new(&feed_topic(&entry.feed))?, feeds::entry_json(&waiting.view)),
+            (None, _) => (self.topic_of(&entry.feed)?, feeds::entry_json(&waiting.view)),
         };
         if level == Level::V5 {
             if let Some(end) = expires_ms {
@@ -609,6 +609,18 @@ impl Open {
             return None;
         }
         Some(self.aliased(plain, bytes, level))
+    }
+
+    /// The feed topic of a feed, as the client itself wrote it: clients look for the filter that a topic matches, and a feed has
+    /// more than one spelling in percent-encoding.
+    fn topic_of(&self, feed: &FeedId) -> Option<Text> {
+        let names = |one: &&Subscription| {
+            one.group.is_none() && matches!(&one.wanted, Wanted::Feed(of, None) if of == feed)
+        };
+        match self.session.subscriptions.values().filter(names).min_by_key(|one| one.number) {
+            Some(subscription) => Text::new(&subscription.filter),
+            None => Text::new(&feed_topic(feed)),
+        }
     }
 
     /// MQTT5 §3.3.2.3.4: the first topics of a connection get an alias, as many as the client takes.

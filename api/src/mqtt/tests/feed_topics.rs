@@ -448,3 +448,22 @@ async fn what_comes_is_what_the_store_has() {
         assert_eq!(entry, stored);
     }
 }
+
+/// A feed has several spellings in percent-encoding; clients look for the filter that a topic matches.
+#[tokio::test]
+async fn a_feed_topic_comes_back_as_the_client_wrote_it() {
+    let world = World::new();
+    world.group("a b:c", &["ada", "bob"]).await;
+    for (filter, topic) in [
+        ("feeds/a%20b%3Ac", "feeds/a%20b%3Ac"),
+        ("feeds/a b:c", "feeds/a b:c"),
+        ("feeds/+", "feeds/a%20b:c"),
+        ("$from/0/feeds/a b:c", "feeds/a%20b:c"),
+    ] {
+        let mut bob = world.connect(Level::V311, "bob", "b").await;
+        bob.subscribe(filter, Qos::AtLeastOnce).await;
+        world.say("ada", "a b:c", "x").await;
+        assert_eq!(bob.message().await.topic.as_str(), topic, "{filter}");
+        bob.leave().await;
+    }
+}
