@@ -230,6 +230,9 @@ impl Table {
             problems.push(format!("{key}: expected a list of strings, found {}", described(value)));
             return Vec::new();
         };
+        if list.is_empty() && key != "events" {
+            problems.push(format!("{key}: is empty; leave it out for all"));
+        }
         let words: Option<Vec<T>> = list.iter().map(|word| known(word.as_str()?)).collect();
         words.unwrap_or_else(|| {
             problems.push(format!("{key}: has something that is not known; see docs/OUTBOX.md"));
@@ -290,6 +293,7 @@ mod tests {
             (&format!("{good}attempts_max = -1\n"), "attempts_max: expected 0 to"),
             (&format!("{good}retry_max_ms = 0\n"), "retry_max_ms: expected 1 to"),
             (&format!("{good}feeds = [\"a#\"]\n"), "feeds: has something"),
+            (&format!("{good}kinds = []\n"), "leave it out for all"),
             (&format!("{good}kinds = \"group\"\n"), "kinds: expected a list"),
             (&format!("{good}events = [\"typing\"]\n"), "events: has something"),
             (&format!("{good}payload = 1\n"), "payload: expected true or false"),

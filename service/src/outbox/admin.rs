@@ -158,8 +158,10 @@ impl Worker {
                     let mut vitals = lock(&self.desk().vitals);
                     vitals.dead = vitals.dead.saturating_sub(usize::try_from(*count).unwrap_or(usize::MAX));
                 }
+                // A letter that is being told again must not come back.
+                let has_replays = lock(&self.desk().vitals).jobs > 0;
                 let _ = reply.send(dropped);
-                false
+                has_replays
             }
             Ask::DropReplays(reply) => {
                 let dropped = self.drop_rows(job_prefix(&self.desk().endpoint.name), None).await;
@@ -207,9 +209,11 @@ impl Worker {
             Replay::Dead => StoredJob::Dead { upto: number, at: 0 },
             Replay::AfterCommit(after) if after >= cursor => return Err(OutboxError::Nothing),
             Replay::AfterCommit(after) => StoredJob::Commits { at: after, upto: cursor },
+            Replay::Feed(feed, _) if !endpoint.may_want(&feed) => return Err(OutboxError::Nothing),
             Replay::Feed(feed, from) => {
+                // Never by `office.blocking`: what is under way, and is not polled now, may hold all of it.
                 let (engine, name) = (office.engine.clone(), feed.clone());
-                let last = office.blocking.run(move || place_at(&*engine, &name, cursor)).await?;
+                let last = office.callers.run(move || place_at(&*engine, &name, cursor)).await?;
                 if from > last {
                     return Err(OutboxError::Nothing);
                 }
@@ -252,7 +256,7 @@ impl Desk {
             retrying: vitals.retrying,
             parked: vitals.parked,
             paused: vitals.paused,
-            full: vitals.full,
+            full: vitals.full && vitals.dead >= self.office.limits.dead_max,
             dead: vitals.dead,
             replays: vitals.jobs,
             delivered: vitals.delivered,

@@ -99,8 +99,8 @@ impl Worker {
                 }
                 tries = 0;
                 match task.part.upto {
-                    Some(upto) => part = Part { after: Some(upto), upto: None },
-                    None => break,
+                    Some(upto) if task.part.more => part = Part { after: Some(upto), ..Part::default() },
+                    _ => break,
                 }
             }
         }
@@ -238,7 +238,7 @@ impl Worker {
         vitals.last_delivered_ms = Some(office.clock.now_ms());
         drop(vitals);
         let mut told = lock(told);
-        read.iter().for_each(|(uid, feed, upto)| told.read(uid, feed, *upto));
+        read.iter().for_each(|(uid, feed, upto)| told.read(uid, feed, *upto, now_ms));
         Ok(())
     }
 
@@ -292,6 +292,7 @@ impl Worker {
             last: task.run.last.0,
             after: name(&task.part.after),
             upto: name(&task.part.upto),
+            more: task.part.more,
             tries: task.tries,
             error: error.to_owned(),
             time_ms: office.clock.now_ms(),

@@ -204,7 +204,10 @@ pub(crate) struct Outbox {
 struct Office {
     engine: Arc<dyn Engine>,
     hub: Arc<Hub>,
+    /// For what workers do.
     blocking: Blocking,
+    /// For what they are asked: the one that all callers share.
+    callers: Blocking,
     shelf: Shelf,
     settings: Settings,
     clock: Clock,
@@ -274,6 +277,7 @@ impl Store {
             engine: inner.engine.clone(),
             hub: inner.hub.clone(),
             blocking: Blocking(Arc::new(Semaphore::new(READS_MAX))),
+            callers: inner.blocking.clone(),
             shelf: self.shelf(SHELF),
             settings: inner.settings,
             clock: inner.clock.clone(),

@@ -86,12 +86,15 @@ pub(super) fn cut(
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) after: Option<Uid>,
+    /// Fixed when the part is cut, also for the last one: whoever comes later is not taken for one of them.
     pub(super) upto: Option<Uid>,
+    /// Others come after it.
+    pub(super) more: bool,
 }
 
 impl Part {
     fn is_whole(&self) -> bool {
-        self.after.is_none() && self.upto.is_none()
+        self.after.is_none() && !self.more
     }
 }
 
@@ -118,9 +121,13 @@ pub(super) fn call_id(
         // nobody is taken for told who was not.
         let mut ends = part.after.as_ref().map_or(String::new(), |uid| uid.as_str().to_owned());
         ends.push('\0');
-        ends.push_str(part.upto.as_ref().map_or("", |uid| uid.as_str()));
-        let hash = digest(ends.as_bytes());
-        let _ = write!(id, ":p{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+        if part.more {
+            ends.push_str(part.upto.as_ref().map_or("", |uid| uid.as_str()));
+        }
+        id.push_str(":p");
+        for byte in &digest(ends.as_bytes())[..8] {
+            let _ = write!(id, "{byte:02x}");
+        }
     }
     if let Some(replay) = replay {
         let _ = write!(id, ":r{replay}");
@@ -185,12 +192,14 @@ mod tests {
         assert_eq!(call_id("apns", &run("direct:00ff", 2, 9), &whole, None, digest), "apns:direct:00ff:2-9");
         assert_eq!(call_id("apns", &run("a.b é%", 1, 1), &whole, None, digest), "apns:a%2Eb%20%C3%A9%25:1-1");
         assert_eq!(call_id("apns", &run("a", 1, 1), &whole, Some(77), digest), "apns:a:1-1:r77");
-        let first = Part { after: None, upto: uid("m") };
-        let rest = Part { after: uid("m"), upto: None };
-        let moved = Part { after: None, upto: uid("n") };
+        let first = Part { after: None, upto: uid("m"), more: true };
+        let rest = Part { after: uid("m"), upto: uid("z"), more: false };
+        let moved = Part { after: None, upto: uid("n"), more: true };
+        let alone = Part { after: None, upto: uid("n"), more: false };
+        assert_eq!(call_id("e", &run("a", 1, 1), &alone, None, digest), "e:a:1-1");
         let ids: Vec<_> =
             [&first, &rest, &moved].map(|part| call_id("e", &run("a", 1, 1), part, None, digest)).to_vec();
-        assert!(ids.iter().all(|id| id.starts_with("e:a:1-1:p") && id.len() == 17), "{ids:?}");
+        assert!(ids.iter().all(|id| id.starts_with("e:a:1-1:p") && id.len() == 25), "{ids:?}");
         assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
     }
 }

@@ -24,6 +24,11 @@ use crate::error::ReadError;
 use crate::read::{EngineReader, Reads};
 use crate::subscribe::Hub;
 
+/// Members that are read together.
+const USERS_PAGE: usize = 1000;
+/// While it is not known whom an item concerns, so many times the payload bytes of a call are held.
+const SPARE: usize = 4;
+
 /// What making a call needs.
 pub(super) struct Sources<'a> {
     pub(super) engine: &'a Arc<dyn Engine>,
@@ -65,7 +70,7 @@ impl Sources<'_> {
     pub(super) fn prepare(&self, run: &Run, part: &Part, cut: bool) -> Result<Prepared, ReadError> {
         let nothing =
             |kind, part: &Part| Prepared { kind, items: Vec::new(), to: Vec::new(), part: part.clone() };
-        let whole = Part { after: part.after.clone(), upto: None };
+        let whole = Part { after: part.after.clone(), ..Part::default() };
         let reader = EngineReader(&**self.engine);
         let Some(state) = reader.row(&RowKey::Feed(run.feed.clone()))?.and_then(RowValue::into_feed) else {
             return Ok(nothing(FeedKind::Open, &whole));
@@ -77,7 +82,7 @@ impl Sources<'_> {
             // Whatever part comes next, there is nothing either.
             return Ok(nothing(state.kind, &whole));
         }
-        let (users, part) = self.users(&run.feed, &state, part, cut)?;
+        let (users, part) = self.users(run, &state, part, cut)?;
         let readers = self.hub.readers(&run.feed, state.kind == FeedKind::Open);
         let mut to = Vec::new();
         let mut wanted = vec![false; drafted.len()];
@@ -101,6 +106,8 @@ impl Sources<'_> {
                 one.items.take().unwrap_or_default().into_iter().map(|at| place[at]).collect();
             one.items = (concerned.len() < items.len()).then_some(concerned);
         }
+        let mut bytes = 0;
+        items.iter_mut().for_each(|item| self.weigh(item, &mut bytes, self.limits.call_bytes_max));
         Ok(Prepared { kind: state.kind, items, to, part })
     }
 
@@ -124,8 +131,9 @@ impl Sources<'_> {
             for entry in entries {
                 let before = drafted.len();
                 self.draft_entry(entry, own, now_ms, &mut drafted)?;
-                // At once, so that never more than one call's bytes are held.
-                drafted[before..].iter_mut().for_each(|one| self.weigh(&mut one.item, &mut bytes));
+                // At once, so that a bounded number of bytes is held.
+                let max = self.limits.call_bytes_max.saturating_mul(SPARE);
+                drafted[before..].iter_mut().for_each(|one| self.weigh(&mut one.item, &mut bytes, max));
             }
         }
         Ok(drafted)
@@ -252,7 +260,7 @@ impl Sources<'_> {
                 What::Notified { .. } => !is_connected && !is_muted,
                 // Also for those who are connected now: it may have been pushed before they were.
                 What::Withdrawn { .. } => true,
-                What::Read { feed, upto } => self.may_have_told(&uid, feed, *upto)?,
+                What::Read { feed, .. } => self.may_have_told(&uid, feed)?,
             };
             if may_see && concerns {
                 items.push(at);
@@ -272,10 +280,11 @@ impl Sources<'_> {
         }))
     }
 
-    fn may_have_told(&self, uid: &Uid, feed: &FeedId, upto: SeqId) -> Result<bool, ReadError> {
-        let Some(newest) = EngineReader(&**self.engine).entry(feed, upto)? else { return Ok(false) };
+    fn may_have_told(&self, uid: &Uid, feed: &FeedId) -> Result<bool, ReadError> {
+        let state = EngineReader(&**self.engine).row(&RowKey::Feed(feed.clone()))?;
+        let Some(state) = state.and_then(RowValue::into_feed) else { return Ok(false) };
         let told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(told.may_have(uid, feed, newest.time_ms))
+        Ok(told.may_have(uid, feed, state.created_ms))
     }
 
     fn reads_of(&self, uid: &Uid) -> Reads {
@@ -288,78 +297,106 @@ impl Sources<'_> {
         }
     }
 
-    /// Who may be told of a feed, by name: a bounded number of them, and the part that they make up.
+    /// Who may be told of a run, by name, and the part that they make up: with `cut` a bounded number of them, else those of
+    /// the part as it was cut.
     fn users(
         &self,
-        feed: &FeedId,
+        run: &Run,
         state: &FeedState,
         part: &Part,
         cut: bool,
     ) -> Result<(Vec<Uid>, Part), ReadError> {
         let max = self.limits.members_max.max(1);
-        // One more tells whether there are more. A part that was cut before may have grown since.
-        let limit = if cut { max + 1 } else { 4 * max };
+        // One more tells whether there are more.
+        let limit = if cut { max + 1 } else { usize::MAX };
+        let (after, upto) = (part.after.as_ref(), part.upto.as_ref());
         let mut users = match state.kind {
-            FeedKind::Personal => feed.personal_uid().into_iter().collect(),
-            FeedKind::Direct | FeedKind::Group => self.members(feed, part.after.as_ref(), limit)?,
-            FeedKind::Open => self.visitors(feed, part.after.as_ref(), limit)?,
+            FeedKind::Personal => run.feed.personal_uid().into_iter().collect(),
+            FeedKind::Direct | FeedKind::Group => self.members(run, after, upto, limit)?,
+            FeedKind::Open => self.visitors(&run.feed, after, upto, limit)?,
         };
         let mut part = part.clone();
-        if cut && users.len() > max {
+        if cut {
+            part.more = users.len() > max;
             users.truncate(max);
             part.upto = users.last().cloned();
-        }
-        if let Some(upto) = &part.upto {
-            users.retain(|uid| uid <= upto);
         }
         Ok((users, part))
     }
 
-    fn members(&self, feed: &FeedId, after: Option<&Uid>, limit: usize) -> Result<Vec<Uid>, ReadError> {
-        let after = after.map(|uid| RowKey::Member(feed.clone(), uid.clone()));
-        let rows =
-            self.engine.rows(&RowRange::Members(feed.clone()), Direction::Forward, after.as_ref(), limit)?;
-        let uid = |(key, _)| if let RowKey::Member(_, uid) = key { Some(uid) } else { None };
-        Ok(rows.into_iter().filter_map(uid).collect())
+    /// Members who were there at the end of the run; for those who came later nothing in it counts.
+    fn members(
+        &self,
+        run: &Run,
+        after: Option<&Uid>,
+        upto: Option<&Uid>,
+        limit: usize,
+    ) -> Result<Vec<Uid>, ReadError> {
+        let range = RowRange::Members(run.feed.clone());
+        let mut after = after.map(|uid| RowKey::Member(run.feed.clone(), uid.clone()));
+        let mut users = Vec::new();
+        loop {
+            let rows = self.engine.rows(&range, Direction::Forward, after.as_ref(), USERS_PAGE)?;
+            let is_last = rows.len() < USERS_PAGE;
+            after = rows.last().map(|(key, _)| key.clone());
+            for row in rows {
+                let (RowKey::Member(_, uid), RowValue::Member(member)) = row else { continue };
+                if users.len() == limit || upto.is_some_and(|upto| uid > *upto) {
+                    return Ok(users);
+                }
+                if member.joined_seq <= run.last {
+                    users.push(uid);
+                }
+            }
+            if is_last {
+                return Ok(users);
+            }
+        }
     }
 
     /// Users who set a mark in an open feed or have sent there (or were mentioned: that alone does not count, as
     /// [`Sources::tell`] finds).
-    fn visitors(&self, feed: &FeedId, after: Option<&Uid>, limit: usize) -> Result<Vec<Uid>, ReadError> {
-        let from = after.map(|uid| RowKey::Receipt(feed.clone(), uid.clone()));
-        let rows =
-            self.engine.rows(&RowRange::Receipts(feed.clone()), Direction::Forward, from.as_ref(), limit)?;
-        let uid = |(key, _)| if let RowKey::Receipt(_, uid) = key { Some(uid) } else { None };
-        let mut users: Vec<Uid> = rows.into_iter().filter_map(uid).collect();
-        let range = RowRange::AllUserCounts(feed.clone());
+    fn visitors(
+        &self,
+        feed: &FeedId,
+        after: Option<&Uid>,
+        upto: Option<&Uid>,
+        limit: usize,
+    ) -> Result<Vec<Uid>, ReadError> {
+        let (receipts, counts) = (RowRange::Receipts(feed.clone()), RowRange::AllUserCounts(feed.clone()));
         let mut at = after.cloned();
-        let mut found = 0;
-        while found < limit {
-            let from = at.take().map(|uid| RowKey::UserCounts(feed.clone(), uid, u64::MAX));
-            let next = self.engine.rows(&range, Direction::Forward, from.as_ref(), 1)?.pop();
-            let Some((RowKey::UserCounts(_, uid, _), _)) = next else { break };
-            if uid.is_anonymous() {
+        let mut users = Vec::new();
+        while users.len() < limit {
+            let marked = at.clone().map(|uid| RowKey::Receipt(feed.clone(), uid));
+            let marked = self.engine.rows(&receipts, Direction::Forward, marked.as_ref(), 1)?.pop();
+            let sent = at.map(|uid| RowKey::UserCounts(feed.clone(), uid, u64::MAX));
+            let sent = self.engine.rows(&counts, Direction::Forward, sent.as_ref(), 1)?.pop();
+            let uid = |row: Option<(RowKey, RowValue)>| match row {
+                Some((RowKey::Receipt(_, uid) | RowKey::UserCounts(_, uid, _), _)) => Some(uid),
+                _ => None,
+            };
+            let Some(next) = uid(marked).into_iter().chain(uid(sent)).min() else { break };
+            if upto.is_some_and(|upto| next > *upto) {
+                break;
+            }
+            if next.is_anonymous() {
                 // However many there are, they are told of nothing: on to the first name behind them.
-                at = Some(uid.max(behind_anonymous()));
+                at = Some(next.max(behind_anonymous()));
                 continue;
             }
-            at = Some(uid.clone());
-            users.push(uid);
-            found += 1;
+            at = Some(next.clone());
+            users.push(next);
         }
-        users.sort_unstable();
-        users.dedup();
-        users.truncate(limit);
         Ok(users)
     }
 
     /// Leaves a payload out that the endpoint does not want or that would make the call too large.
-    fn weigh(&self, item: &mut Item, bytes: &mut usize) {
+    fn weigh(&self, item: &mut Item, bytes: &mut usize, max: usize) {
         let (What::Message { entry, left_out } | What::Notified { entry, left_out }) = &mut item.what else {
             return;
         };
         let size = entry.payload.size();
-        if size > 0 && (!self.endpoint.payload || *bytes + size > self.limits.call_bytes_max) {
+        if size > 0 && (!self.endpoint.payload || *bytes + size > max) {
             entry.hide();
             *left_out = true;
         } else {

@@ -70,6 +70,8 @@ pub(super) struct StoredDead {
     pub(super) after: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) upto: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) more: bool,
     pub(super) tries: u32,
     pub(super) error: String,
     pub(super) time_ms: u64,
@@ -84,7 +86,7 @@ impl StoredDead {
             Some(name) => Uid::parse(name).ok().map(Some),
             None => Some(None),
         };
-        Some((run, Part { after: uid(&self.after)?, upto: uid(&self.upto)? }))
+        Some((run, Part { after: uid(&self.after)?, upto: uid(&self.upto)?, more: self.more }))
     }
 }
 

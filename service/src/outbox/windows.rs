@@ -164,9 +164,9 @@ impl Worker {
             while next < upto {
                 let limit = usize::try_from((upto - next).min(COMMITS_PAGE)).unwrap_or(1);
                 let page = desk.office.engine.changes(next, limit)?;
-                match page.last() {
-                    Some(last) => next = last.commit_no,
-                    None => return Ok(None),
+                match (page.first(), page.last()) {
+                    (Some(first), Some(last)) if first.commit_no == next + 1 => next = last.commit_no,
+                    _ => return Ok(None),
                 }
                 changes.extend(page);
             }
