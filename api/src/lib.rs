@@ -18,4 +18,6 @@ mod socket;
 mod tls;
 pub mod webhook;
 
+#[doc(hidden)]
+pub use socket::fuzz as fuzz_websocket;
 pub use tls::TlsError;

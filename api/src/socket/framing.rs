@@ -174,5 +174,40 @@ fn fault(error: &Error) -> Fault {
     }
 }
 
+/// For fuzzing: no bytes make it panic, and where the bytes are cut changes neither what is heard nor what is answered. The
+/// first byte says how they are cut.
+#[doc(hidden)]
+pub fn fuzz(bytes: &[u8]) {
+    const MESSAGE_BYTES_MAX: usize = 256;
+
+    fn hear(framing: &mut Framing, input: &mut BytesMut, heard: &mut Vec<Result<Got, Fault>>) {
+        while !matches!(heard.last(), Some(Err(_) | Ok(Got::Close))) {
+            match framing.next(input) {
+                Ok(Some(got)) => heard.push(Ok(got)),
+                Ok(None) => return,
+                Err(fault) => heard.push(Err(fault)),
+            }
+        }
+    }
+
+    let Some((step, bytes)) = bytes.split_first() else { return };
+    let (mut whole, mut cut) = (Framing::new(MESSAGE_BYTES_MAX), Framing::new(MESSAGE_BYTES_MAX));
+    let (mut heard, mut heard_cut) = (Vec::new(), Vec::new());
+    hear(&mut whole, &mut BytesMut::from(bytes), &mut heard);
+    let mut input = BytesMut::new();
+    for piece in bytes.chunks(usize::from(*step).max(1)) {
+        input.extend_from_slice(piece);
+        hear(&mut cut, &mut input, &mut heard_cut);
+    }
+    assert_eq!(heard, heard_cut);
+    assert_eq!(whole.out(), cut.out());
+    let size = |got: &Result<Got, Fault>| match got {
+        Ok(Got::Frame(Frame::Text(text))) => text.len(),
+        Ok(Got::Frame(Frame::Binary(bytes))) => bytes.len(),
+        _ => 0,
+    };
+    assert!(heard.iter().all(|got| size(got) <= MESSAGE_BYTES_MAX));
+}
+
 #[cfg(test)]
 mod tests;

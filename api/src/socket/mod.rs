@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, timeout};
 
 use crate::driver::{Io, exchange, finish};
 pub(crate) use framing::Frame;
+pub use framing::fuzz;
 use framing::{Framing, Got};
 pub(crate) use inbox::Inbox;
 pub(crate) use upgrade::{is_asked, upgrade};

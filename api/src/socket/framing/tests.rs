@@ -124,3 +124,24 @@ fn lengths_are_written_in_their_shortest_form() {
         assert_eq!(framing.out().len(), header.len() + size);
     }
 }
+
+#[test]
+fn the_corpus_of_frames_is_replayed_and_so_are_its_neighbours() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/websocket");
+    let mut count = 0;
+    for file in std::fs::read_dir(dir).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        fuzz(&bytes);
+        // Every bit of the first bytes, every end, some ways to cut.
+        for at in 0..bytes.len().min(24) * 8 {
+            let mut changed = bytes.clone();
+            changed[at / 8] ^= 1 << (at % 8);
+            fuzz(&changed);
+        }
+        for end in 0..bytes.len() {
+            fuzz(&bytes[..end]);
+        }
+        count += 1;
+    }
+    assert!(count >= 10, "the corpus is there");
+}
