@@ -138,6 +138,8 @@ impl Groups {
         }
         let resume = Resume { commit_no: stored.commit_no, positions: Vec::new() };
         let mut attachment = gate.follow(Some(resume)).await?;
+        // The group outlives its first member.
+        attachment.read_for_others();
         attachment.add_pattern(1, pattern.clone(), After::Commit(stored.commit_no));
         let returned =
             stored.returned.iter().filter_map(|(feed, seq)| Some((FeedId::parse(feed).ok()?, SeqId(*seq))));

@@ -267,7 +267,7 @@ impl Desk {
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(Reply<T>) -> Ask) -> Result<T, OutboxError> {
-        let closing = || OutboxError::Write(SubmitError::Unavailable("closing"));
+        let closing = || OutboxError::Write(SubmitError::Unavailable("the endpoint does not work"));
         let (reply, answer) = oneshot::channel();
         self.asks.send(ask(reply)).await.map_err(|_| closing())?;
         answer.await.map_err(|_| closing())?

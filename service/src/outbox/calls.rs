@@ -1,6 +1,8 @@
 //! One call: made up, carried, tried again, given up.
 
+use feedlog_core::event::Event;
 use feedlog_core::ids::Uid;
+use feedlog_storage::Direction;
 
 use super::admin::Ask;
 use super::call::{Call, CarryError, What};
@@ -15,6 +17,8 @@ use crate::clock::Moment;
 use crate::error::ReadError;
 use crate::metrics as names;
 
+/// Items of one call, unless one entry alone makes more.
+const ITEMS_MAX: usize = 1_000;
 /// Tries of a dead letter in one replay.
 const DEAD_TRIES_MAX: u32 = 3;
 
@@ -88,23 +92,66 @@ impl Worker {
 
     async fn tell_pieces(&self, run: Run, replay: Option<u64>, may_park: bool, tries: u32) -> Option<Stuck> {
         let mut tries = tries;
-        for piece in run.pieces(self.desk().office.limits.call_entries_max) {
-            let mut part = Part::default();
-            loop {
-                let mut task =
-                    Task { run: piece.clone(), part, cut: true, replay, letter: None, may_park, tries };
-                if let Fate::Stuck = self.tell(&mut task).await {
-                    // From the first entry of the piece on: cut the same way again.
-                    return Some(Stuck { rest: Run { first: piece.first, ..run }, tries: task.tries });
-                }
-                tries = 0;
-                match task.part.upto {
-                    Some(upto) if task.part.more => part = Part { after: Some(upto), ..Part::default() },
-                    _ => break,
-                }
+        let mut left = Some(run);
+        while let Some(rest) = left {
+            let piece = self.cut_piece(&rest).await;
+            if let Some(stuck) = self.tell_piece(&piece, &rest, replay, may_park, tries).await {
+                return Some(stuck);
             }
+            tries = 0;
+            left = (piece.last < rest.last).then(|| Run { first: piece.last.next(), ..rest });
         }
         None
+    }
+
+    /// What the next call is about: a bounded number of entries; those that take back many messages weigh as many. From the
+    /// same entry on it is always cut the same way.
+    async fn cut_piece(&self, run: &Run) -> Run {
+        let piece = run.start(self.desk().office.limits.call_entries_max);
+        if piece.first == piece.last {
+            return piece;
+        }
+        let desk = self.desk().clone();
+        self.read(move || {
+            let (engine, bytes_max) = (&desk.office.engine, desk.office.limits.call_bytes_max);
+            let mut weights = Vec::new();
+            let mut next = piece.first;
+            while next <= piece.last {
+                let max = usize::try_from(piece.last.0 - next.0 + 1).unwrap_or(usize::MAX);
+                let entries =
+                    engine.read(&piece.feed, next, piece.last, Direction::Forward, max, bytes_max)?;
+                let Some(last) = entries.last() else { break };
+                next = last.seq.next();
+                weights.extend(entries.iter().map(|entry| (entry.seq, items_of(&entry.event))));
+            }
+            Ok(piece.clone().light(&weights, ITEMS_MAX))
+        })
+        .await
+    }
+
+    async fn tell_piece(
+        &self,
+        piece: &Run,
+        run: &Run,
+        replay: Option<u64>,
+        may_park: bool,
+        tries: u32,
+    ) -> Option<Stuck> {
+        let mut tries = tries;
+        let mut part = Part::default();
+        loop {
+            let mut task =
+                Task { run: piece.clone(), part, cut: true, replay, letter: None, may_park, tries };
+            if let Fate::Stuck = self.tell(&mut task).await {
+                // From the first entry of the piece on: it is cut the same way again.
+                return Some(Stuck { rest: run.clone(), tries: task.tries });
+            }
+            tries = 0;
+            match task.part.upto {
+                Some(upto) if task.part.more => part = Part { after: Some(upto), ..Part::default() },
+                _ => return None,
+            }
+        }
     }
 
     async fn prepare(&self, task: &Task) -> Result<Prepared, ReadError> {
@@ -313,4 +360,12 @@ impl Worker {
 fn count_call(endpoint: &super::Endpoint, outcome: &'static str) {
     let endpoint = endpoint.name.to_string();
     metrics::counter!(names::OUTBOX_CALLS_TOTAL, "endpoint" => endpoint, "outcome" => outcome).increment(1);
+}
+
+/// How many items an entry makes at most.
+fn items_of(event: &Event) -> usize {
+    match event {
+        Event::MessagesExpired { targets } | Event::MessagesErased { targets, .. } => targets.len().max(1),
+        _ => 1,
+    }
 }

@@ -16,14 +16,22 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Pieces of at most so many entries, in order.
-    pub(super) fn pieces(&self, entries_max: u64) -> impl Iterator<Item = Self> + use<> {
-        let (feed, last) = (self.feed.clone(), self.last);
-        let step = entries_max.max(1);
-        (self.first.0..=self.last.0).step_by(usize::try_from(step).unwrap_or(usize::MAX)).map(move |first| {
-            let last = last.min(SeqId(first + step - 1));
-            Self { feed: feed.clone(), first: SeqId(first), last }
-        })
+    /// Its first entries, at most so many.
+    pub(super) fn start(&self, entries_max: u64) -> Self {
+        let last = SeqId(self.first.0.saturating_add(entries_max.max(1) - 1));
+        Self { last: last.min(self.last), ..self.clone() }
+    }
+
+    /// Its first entries that together weigh at most so much, unless the first alone weighs more.
+    pub(super) fn light(self, weights: &[(SeqId, usize)], max: usize) -> Self {
+        let mut sum = 0;
+        for (seq, weight) in weights {
+            sum += weight;
+            if sum > max && *seq > self.first {
+                return Self { last: seq.prev(), ..self };
+            }
+        }
+        self
     }
 
     fn len(&self) -> u64 {
@@ -178,10 +186,22 @@ mod tests {
 
     #[test]
     fn long_runs_are_cut_from_their_first_entry() {
-        let pieces: Vec<_> = run("a", 3, 8).pieces(3).collect();
-        assert_eq!(pieces, [run("a", 3, 5), run("a", 6, 8)]);
-        assert_eq!(run("a", 3, 9).pieces(3).last(), Some(run("a", 9, 9)));
-        assert_eq!(run("a", 3, 3).pieces(100).collect::<Vec<_>>(), [run("a", 3, 3)]);
+        assert_eq!(run("a", 3, 8).start(3), run("a", 3, 5));
+        assert_eq!(run("a", 6, 8).start(3), run("a", 6, 8));
+        assert_eq!(run("a", 6, 7).start(3), run("a", 6, 7));
+        assert_eq!(run("a", 3, 3).start(0), run("a", 3, 3));
+    }
+
+    #[test]
+    fn heavy_entries_have_calls_of_their_own() {
+        let last = |list: &[usize]| {
+            let weights: Vec<_> = (3..).map(SeqId).zip(list.iter().copied()).collect();
+            run("a", 3, 2 + list.len() as u64).light(&weights, 10).last.0
+        };
+        assert_eq!(last(&[1, 1, 8]), 5);
+        assert_eq!(last(&[1, 1, 9]), 4);
+        assert_eq!(last(&[50, 50, 1]), 3);
+        assert_eq!(last(&[]), 2, "nothing was read: as it is");
     }
 
     #[test]

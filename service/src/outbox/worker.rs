@@ -36,9 +36,18 @@ pub(super) async fn run(
     mut end: watch::Receiver<bool>,
     begins: u64,
 ) {
-    let worker = tokio::select! {
-        worker = Worker::load(desk.clone(), begins) => worker,
-        () = ended(&mut end) => return,
+    let worker = {
+        let mut loading = std::pin::pin!(Worker::load(desk.clone(), begins));
+        let failed = || lock(&desk.vitals).last_error.is_some();
+        loop {
+            tokio::select! {
+                worker = &mut loading => break worker,
+                () = ended(&mut end) => return,
+                // Nobody waits for a place that cannot be read: whoever asked is told that it is closing.
+                Some(ask) = asks.recv(), if failed() => drop(ask),
+                () = desk.bell.notified() => {}
+            }
+        }
     };
     loop {
         tokio::select! {
@@ -95,7 +104,10 @@ impl Worker {
             match Self::try_load(&desk, begins).await {
                 Ok(worker) => return worker,
                 Err(error) => {
-                    tracing::warn!(%error, endpoint = &*desk.endpoint.name, "the outbox will try again")
+                    tracing::warn!(%error, endpoint = &*desk.endpoint.name, "the outbox will try again");
+                    let now_ms = desk.office.clock.now_ms();
+                    lock(&desk.vitals).last_error = Some((format!("its place: {error}"), now_ms));
+                    desk.bell.notify_one();
                 }
             }
             rest(UNAVAILABLE_WAIT).await;

@@ -90,6 +90,8 @@ pub(crate) struct Queue {
     id: usize,
     /// Who reads.
     reader: Uid,
+    /// It reads for others, whoever they are.
+    for_others: AtomicBool,
     max: usize,
     waiting: Mutex<Waiting>,
     pub(crate) bell: Notify,
@@ -167,8 +169,8 @@ impl Hub {
     /// A queue for one attachment of `reader` with room for `max` entries.
     pub(crate) fn queue(&self, max: usize, reader: &Uid) -> Arc<Queue> {
         let id = self.next_queue.fetch_add(1, Ordering::Relaxed);
-        let (reader, bell) = (reader.clone(), Notify::new());
-        let queue = Arc::new(Queue { id, reader, max, waiting: Mutex::default(), bell });
+        let (reader, for_others, bell) = (reader.clone(), AtomicBool::new(false), Notify::new());
+        let queue = Arc::new(Queue { id, reader, for_others, max, waiting: Mutex::default(), bell });
         let mut queues = lock(&self.queues);
         queues.insert(id, Arc::downgrade(&queue));
         metrics::gauge!(names::PUSH_ATTACHMENTS).set(queues.len() as f64);
@@ -280,12 +282,12 @@ impl Hub {
     pub(crate) fn readers(&self, feed: &FeedId, is_open: bool) -> HashSet<Uid> {
         let mut readers = HashSet::new();
         if let Some(topic) = lock(&self.feeds[stripe(feed.as_str())]).get(feed) {
-            readers.extend(topic.followers.iter().map(|follower| follower.queue.reader.clone()));
+            readers.extend(topic.followers.iter().filter_map(|follower| follower.queue.reader()));
         }
         if is_open {
             let patterns = self.patterns.read().unwrap_or_else(PoisonError::into_inner);
             patterns.each(feed.as_str(), |watcher| {
-                readers.insert(watcher.queue.reader.clone());
+                readers.extend(watcher.queue.reader());
             });
         }
         readers
@@ -398,6 +400,15 @@ fn payload_bytes(entry: &Entry) -> usize {
 }
 
 impl Queue {
+    /// From now on nobody counts as connected because of it.
+    pub(super) fn read_for_others(&self) {
+        self.for_others.store(true, Ordering::SeqCst);
+    }
+
+    fn reader(&self) -> Option<Uid> {
+        (!self.for_others.load(Ordering::SeqCst)).then(|| self.reader.clone())
+    }
+
     fn push(&self, slot: u64, entries: &[Arc<Entry>]) {
         let mut waiting = lock(&self.waiting);
         if !waiting.behind.contains(&slot) {

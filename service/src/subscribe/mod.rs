@@ -211,6 +211,11 @@ impl Attachment {
         }
     }
 
+    /// It reads for others, who come and go: the principal whose rights it has does not count as connected by it.
+    pub fn read_for_others(&mut self) {
+        self.queue.read_for_others();
+    }
+
     /// Everything that was committed up to this number and is followed was returned by [`Attachment::next`]: what a session
     /// stores as its place. Goes back when a pattern or the reader's own feeds are added after an older commit.
     pub fn settled(&self) -> u64 {
