@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use feedlog_api::connmix::Connmix;
+use feedlog_api::connmix::{Connmix, ConnmixConfig};
 use feedlog_api::gws::Gws;
 use feedlog_api::http::{self, Face, Services};
 use feedlog_api::mqtt::{Listener, Mqtt};
@@ -138,7 +138,11 @@ pub async fn build(config: Config, dev: bool) -> Result<App, BuildError> {
                 }
             }
             let api = alone.iter().find(|(listener, _)| listener.face == Face::ConnmixApi);
-            let connmix = wiring::connmix_config(&config, dev, api.map(|(_, addr)| addr.port()));
+            let connmix = ConnmixConfig {
+                api_port: api.map(|(_, addr)| addr.port()),
+                shared_port: Some(addr.port()),
+                ..wiring::connmix_config(&config, dev)
+            };
             Some(Connmix::new(connmix, store.clone())?)
         } else {
             None
@@ -190,7 +194,7 @@ pub fn check(config: &Config) -> Result<(), BuildError> {
     let store = Store::in_memory(wiring::service_config(config, false))?;
     Mqtt::new(wiring::mqtt_config(config, false), store.clone())?;
     Gws::new(wiring::gws_config(config), store.clone())?;
-    Connmix::new(wiring::connmix_config(config, false, None), store)?;
+    Connmix::new(wiring::connmix_config(config, false), store)?;
     Ok(())
 }
 

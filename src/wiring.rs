@@ -165,8 +165,8 @@ pub(crate) fn gws_config(config: &Config) -> GwsConfig {
     }
 }
 
-/// `api_port`: where the API's own listener really is.
-pub(crate) fn connmix_config(config: &Config, dev: bool, api_port: Option<u16>) -> ConnmixConfig {
+/// Without the ports, which are known when the listeners are bound.
+pub(crate) fn connmix_config(config: &Config, dev: bool) -> ConnmixConfig {
     let connmix = &config.connmix;
     ConnmixConfig {
         dev,
@@ -178,13 +178,12 @@ pub(crate) fn connmix_config(config: &Config, dev: bool, api_port: Option<u16>) 
         auth_calls_max: size(connmix.auth_calls_max),
         auth_cache_ms: connmix.auth_cache_ms,
         auth_cached_max: size(connmix.auth_cached_max),
-        access: connmix.access.iter().map(|rule| rule.expose().to_owned()).collect(),
+        access: connmix.access.iter().map(|rule| Secret::new(rule.expose())).collect(),
         access_file: connmix.access_file.clone(),
         api_is_loopback: connmix.api_addr.is_some_and(|addr| addr.ip().is_loopback()),
         client_topic: connmix.client_topic.clone(),
         private_types: connmix.private_types.clone(),
         public_types: connmix.public_types.clone(),
-        api_port,
         payload_bytes_max: size(config.limits.payload_max_bytes),
         channels_max: size(connmix.channels_max),
         context_bytes_max: size(connmix.context_max_bytes),

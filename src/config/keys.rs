@@ -246,7 +246,8 @@ keys! {
         /// A listener of its own for clients, at any path.
         #[example = "\"127.0.0.1:6790\""]
         client_addr: Option<SocketAddr> = None;
-        /// A listener of its own for back ends. On loopback it needs no credential while there is no access list.
+        /// A listener of its own for back ends. On loopback it needs no credential while there is no access list, unless the
+        /// request came by a proxy.
         #[example = "\"127.0.0.1:6789\""]
         api_addr: Option<SocketAddr> = None;
         /// A listener of its own for the center, which tells connmix-php where the API is.

@@ -61,7 +61,7 @@ enum Mask {
 impl AccessList {
     /// Reads the rules of the configuration and of its file.
     pub(crate) fn load(config: &ConnmixConfig) -> Result<Self, ConnmixError> {
-        let mut lines = config.access.clone();
+        let mut lines: Vec<String> = config.access.iter().map(|rule| rule.expose().to_owned()).collect();
         if let Some(path) = &config.access_file {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| ConnmixError::BadFile { path: path.clone(), problem: error.to_string() })?;
@@ -110,7 +110,7 @@ impl Rule {
 
 impl Mask {
     fn parse(text: &str) -> Option<Self> {
-        if matches!(text, "*" | "") {
+        if text == "*" {
             return Some(Self::Any);
         }
         let width = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
@@ -162,10 +162,12 @@ pub(crate) fn basic(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use feedlog_service::auth::Secret;
+
     use super::*;
 
     fn list(rules: &[&str]) -> Result<AccessList, ConnmixError> {
-        let access = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let access = rules.iter().map(|rule| Secret::new(rule)).collect();
         AccessList::load(&ConnmixConfig { access, ..ConnmixConfig::default() })
     }
 
@@ -208,6 +210,7 @@ mod tests {
             ":s3cr3t:read",
             "shop::read",
             "@all:s3cr3t:read",
+            "shop:s3cr3t:read:",
             "shop:s3cr3t:read:10.0.0.0/33",
             "shop:s3cr3t:read:nowhere",
             "shop:s3cr3t:read:1.2.3",

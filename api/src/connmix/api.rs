@@ -20,14 +20,16 @@ use tokio_util::sync::CancellationToken;
 use super::asked::{self, Asked, ConnCall, Fault, Id, Publish, Reply, code};
 use super::caller::{Caller, refuse};
 use super::client::Told;
-use super::queue::{NoTopic, Share};
+use super::queue::{NoTopic, Popped, Share};
 use super::{Connmix, publish};
 use crate::http::app::{App, drained};
 use crate::http::stream::still_good;
 use crate::socket::{Frame, Line, Talk, close};
 
-/// What a call to a connection may hold up at a time.
-const WORKS_MAX: usize = 256;
+/// Calls to connections that wait for their answer.
+const CALLS_MAX: usize = 256;
+/// Calls of `queue.pop` that are being looked into.
+const JOINS_MAX: usize = 8;
 /// Bytes that may wait for a worker before it gets no more messages.
 const WORKER_BYTES_MAX: usize = 64 * 1024;
 /// How soon a worker that takes nothing is looked at again.
@@ -91,7 +93,7 @@ pub(crate) async fn post(
     };
     let asked = match parts.uri.path() {
         "/v1/mesh/publish" => asked::publish(text).map(Asked::Publish),
-        _ => asked::send(text),
+        _ => asked::send(text, false),
     };
     let reply = match asked {
         _ if !caller.roles.write => Reply::Failed(not_allowed()),
@@ -99,7 +101,11 @@ pub(crate) async fn post(
             Reply::Failed(too_many())
         }
         Ok(Asked::Publish(publish)) => match publish::command(&connmix.0.types, publish) {
-            Ok((target, command)) => connmix.published(&target.name, caller.gate.submit(command).await),
+            Ok((target, command)) => {
+                let within = Duration::from_millis(app.config.answer_ms_max);
+                let outcome = timeout(within, caller.gate.submit(command)).await;
+                connmix.published(&target.name, outcome.unwrap_or(Err(SubmitError::Unknown)))
+            }
             Err(fault) => Reply::Failed(fault),
         },
         Ok(Asked::Send { client, body }) => connmix.send(client, body),
@@ -111,7 +117,7 @@ pub(crate) async fn post(
 }
 
 async fn read(connmix: &Connmix, app: &App, body: Body) -> Result<Bytes, Box<Response>> {
-    let max = connmix.0.config.payload_bytes_max.saturating_add(beyond_payload(connmix));
+    let max = message_bytes_max(connmix);
     let within = Duration::from_millis(app.config.body_read_ms_max);
     match timeout(within, Limited::new(body, max).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
@@ -123,9 +129,10 @@ async fn read(connmix: &Connmix, app: &App, body: Body) -> Result<Bytes, Box<Res
     }
 }
 
-/// A payload is in a JSON string, where a quotation mark has two bytes, or in base64; the rest is round it.
-pub(crate) fn beyond_payload(connmix: &Connmix) -> usize {
-    connmix.0.config.payload_bytes_max.saturating_add(64 * 1024)
+/// A payload is in a JSON string, where many write a letter of two bytes as six (`\u0416`), or in base64; the rest is round
+/// it.
+pub(crate) fn message_bytes_max(connmix: &Connmix) -> usize {
+    connmix.0.config.payload_bytes_max.saturating_mul(3).saturating_add(64 * 1024)
 }
 
 /// A connection to `/ws/v1`.
@@ -140,6 +147,8 @@ pub(crate) struct Api {
     /// What is not asked for while the worker takes nothing.
     held: Vec<Taken>,
     due: Option<Instant>,
+    calls: usize,
+    joins: usize,
 }
 
 struct Consuming {
@@ -169,7 +178,7 @@ impl Taking {
 pub(crate) enum Done {
     Called(Id, Reply),
     Joined(Id, Taking, Result<Vec<Share>, NoTopic>),
-    Popped(Taken, String),
+    Popped(Taken, Popped),
     Stopped,
 }
 
@@ -177,7 +186,17 @@ type ApiLine = Line<Api>;
 
 impl Api {
     pub(crate) fn new(connmix: Connmix, app: Arc<App>, caller: Caller) -> Self {
-        Self { connmix, app, caller, pending: VecDeque::new(), consuming: None, held: Vec::new(), due: None }
+        Self {
+            connmix,
+            app,
+            caller,
+            pending: VecDeque::new(),
+            consuming: None,
+            held: Vec::new(),
+            due: None,
+            calls: 0,
+            joins: 0,
+        }
     }
 
     async fn asked(&mut self, line: &mut ApiLine, id: Id, asked: Asked) -> Result<(), (Id, Fault)> {
@@ -223,10 +242,11 @@ impl Api {
         let (answer, answered) = oneshot::channel();
         let by = self.caller.gate.principal().clone();
         let bytes = call.size();
-        let full = line.works() >= WORKS_MAX;
+        let full = self.calls >= CALLS_MAX;
         if full || !self.connmix.0.registry.tell(client, Told::Call { call, by, answer }, bytes) {
             return Err((id, fault()));
         }
+        self.calls += 1;
         let within = Duration::from_millis(self.connmix.0.config.call_ms_max);
         line.work(async move {
             match timeout(within, answered).await {
@@ -247,6 +267,10 @@ impl Api {
         if consuming.topics.len() + topics.len() > self.connmix.0.config.topics_max {
             return Err((id, Fault::new(code::CONSUME, "too many topics")));
         }
+        if self.joins >= JOINS_MAX {
+            return Err((id, Fault::new(code::CONSUME, "too many at a time")));
+        }
+        self.joins += 1;
         consuming.topics.extend(topics.iter().cloned());
         let taking = Taking { topics, stop: consuming.stop.clone() };
         let (connmix, gate) = (self.connmix.clone(), self.caller.gate.clone());
@@ -317,12 +341,17 @@ impl Talk for Api {
 
     async fn done(&mut self, line: &mut ApiLine, done: Done) {
         match done {
-            Done::Called(id, called) => reply(line, &id, &called),
+            Done::Called(id, called) => {
+                self.calls -= 1;
+                reply(line, &id, &called);
+            }
             Done::Joined(id, taking, Ok(shares)) => {
+                self.joins -= 1;
                 reply(line, &id, &Reply::Done);
                 shares.into_iter().for_each(|share| self.take_next(line, taking.of(share)));
             }
             Done::Joined(id, taking, Err(problem)) => {
+                self.joins -= 1;
                 if let Some(consuming) = self.consuming.as_mut().filter(|_| !taking.stop.is_cancelled()) {
                     consuming.topics.retain(|topic| !taking.topics.contains(topic));
                     self.consuming.take_if(|consuming| consuming.topics.is_empty());
@@ -335,13 +364,21 @@ impl Talk for Api {
                 reply(line, &id, &Reply::Failed(Fault::new(code::CONSUME, why)));
             }
             // Also when it was taken back meanwhile: the message is this worker's.
-            Done::Popped(taken, event) => {
+            Done::Popped(taken, Popped::Message(event)) => {
                 line.text(event.as_bytes());
                 if line.waiting() < WORKER_BYTES_MAX {
                     self.take_next(line, taken);
                 } else {
                     self.held.push(taken);
                     self.due = Some(Instant::now() + WORKER_LOOK);
+                }
+            }
+            // It became another kind of feed: nothing more comes of it.
+            Done::Popped(taken, Popped::NoTopic) => {
+                tracing::warn!(front_end = "connmix", "a topic is no open feed any more");
+                self.connmix.0.queues.end(&taken.share);
+                if let Some(consuming) = self.consuming.as_mut().filter(|_| !taken.stop.is_cancelled()) {
+                    consuming.topics.remove(taken.share.name());
                 }
             }
             Done::Stopped => {}

@@ -7,7 +7,7 @@
 //! | no access list, and development mode or an own listener on loopback | everybody who brings no credential |
 //!
 //! A browser sends credentials of its own accord, and reaches loopback for any page: what a page of another origin asks is
-//! refused, unless it brings a token.
+//! refused, unless it brings a token. A proxy in front makes everybody loopback: what came by one needs a credential.
 
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ impl Caller {
         if brings("bearer ") || (has_token && !parts.headers.contains_key(header::AUTHORIZATION)) {
             return Self::by_token(connmix, app, parts, peer);
         }
-        if !is_same_origin(app, parts) {
+        let credential = parts.headers.contains_key(header::AUTHORIZATION);
+        if !is_same_origin(app, parts, credential) {
             return Err(refuse(StatusCode::FORBIDDEN, "pages of other origins may not call", None).into());
         }
         if app.services.store.auth().check_address(peer.address).is_err() {
@@ -77,8 +78,7 @@ impl Caller {
         }
         let config = &inner.config;
         let open = config.dev || own_listener && config.api_is_loopback;
-        let nothing = !parts.headers.contains_key(header::AUTHORIZATION);
-        if open && nothing && !inner.access.is_on() {
+        if open && !credential && !inner.access.is_on() && !came_by_proxy(parts) {
             return Self::named(connmix, NOBODY, Roles::BOTH);
         }
         Err(unauthenticated(inner.access.is_on()))
@@ -108,8 +108,15 @@ fn may_serve(principal: &Principal) -> bool {
     principal.scopes.send_as && principal.via.is_none() && !principal.anonymous
 }
 
-/// Whether a browser says that the request is of a page of our own, or of one that CORS allows; others say nothing.
-fn is_same_origin(app: &App, parts: &Parts) -> bool {
+/// Whether somebody else handed the request on: then the address that it comes from says nothing.
+fn came_by_proxy(parts: &Parts) -> bool {
+    let names = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+    names.iter().any(|name| parts.headers.contains_key(*name))
+}
+
+/// Whether a browser says that the request is of a page of our own, or of one that CORS allows; others say nothing, or where
+/// they connect to.
+fn is_same_origin(app: &App, parts: &Parts, credential: bool) -> bool {
     let Some(origin) = parts.headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
     let allowed = &app.config.cors_origins;
@@ -117,13 +124,14 @@ fn is_same_origin(app: &App, parts: &Parts) -> bool {
         return true;
     }
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let of_origin = origin.split_once("://").map(|(_, authority)| authority);
-    // A name that leads to loopback is some page's own: only an address or localhost is surely this server.
-    let is_here = host.is_some_and(|host| {
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        name == "localhost" || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
-    });
-    is_here && of_origin.is_some() && of_origin == host
+    let (Some(host), Some((scheme, of_origin))) = (host, origin.split_once("://")) else { return false };
+    // A name that leads to loopback is some page's own: without a credential only an address or localhost is this server.
+    let name =
+        host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
+    let is_here = name == "localhost" || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    let port = if matches!(scheme, "https" | "wss") { ":443" } else { ":80" };
+    let bare = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
+    (credential || is_here) && bare(of_origin) == bare(host)
 }
 
 fn unauthenticated(basic: bool) -> Box<Response> {

@@ -52,6 +52,8 @@ pub(crate) struct Client {
     token: Option<Arc<str>>,
     /// The webhook is asked: frames wait. [connmix: ops sent before the webhook returns]
     asking: bool,
+    /// A frame is on its way to the workers: those behind it wait, because answers have no ids.
+    handing_on: bool,
     follows: Follows,
     /// Keys with JSON text. Back ends set it; nothing but `uid` means anything here.
     context: BTreeMap<String, Box<str>>,
@@ -76,6 +78,7 @@ impl Client {
             gate: None,
             token: None,
             asking: false,
+            handing_on: false,
             follows: Follows::default(),
             context: BTreeMap::new(),
             due: None,
@@ -99,8 +102,9 @@ impl Client {
     fn is_slow_enough(&self) -> bool {
         let auth = self.connmix.0.store.auth();
         match &self.gate {
-            Some(gate) => auth.check_principal(gate.principal()).is_ok(),
-            None => auth.check_address(self.peer.address).is_ok(),
+            // Whom a back end logged in does not use up what the back end may do.
+            Some(gate) if gate.principal().via.is_none() => auth.check_principal(gate.principal()).is_ok(),
+            _ => auth.check_address(self.peer.address).is_ok(),
         }
     }
 
@@ -118,12 +122,13 @@ impl Client {
                 line.text(ops::DONE.as_bytes());
             }
             (Err(AuthError::Unavailable(_)), _) => line.text(ops::UNAVAILABLE.as_bytes()),
-            (Err(_), Some(webhook)) => {
+            // What has our own form and is not good is nobody else's business.
+            (Err(_), Some(webhook)) if !auth.has_own_form(&token) => {
                 self.asking = true;
                 let webhook = webhook.clone();
                 line.work(async move { Done::Asked(webhook.ask(&token).await) });
             }
-            (Err(_), None) => self.refuse(line),
+            (Err(_), _) => self.refuse(line),
         }
     }
 
@@ -309,17 +314,28 @@ impl Client {
         let client = self.seat.as_ref().map(|seat| seat.id);
         let draft = publish::from_client(text, client);
         let command = Command { feed: topic.feed.clone(), action: Action::SendMessage(Box::new(draft)) };
-        line.submit(&topic.gate, command, Vec::new()).await.map_err(|error| problem(&error))
+        line.submit(&topic.gate, command, Vec::new()).await.map_err(|error| problem(&error))?;
+        self.handing_on = true;
+        Ok(())
     }
 
     async fn call(&mut self, line: &mut ClientLine, call: ConnCall, by: &Principal) -> bool {
         match call {
             ConnCall::Subscribe(names) => {
+                let mut new = Vec::with_capacity(names.len());
                 for name in names {
-                    let Some(target) = self.connmix.0.types.of_publisher(&name) else { return false };
-                    if self.subscribe(line, &target, &name, Since::Unaware).await.is_err() {
+                    let target = self.connmix.0.types.of_publisher(&name);
+                    let known = target.as_ref().is_some_and(|target| self.follows.has(target));
+                    let done = match &target {
+                        Some(target) => self.subscribe(line, target, &name, Since::Unaware).await.is_ok(),
+                        None => false,
+                    };
+                    if !done {
+                        // All or nothing.
+                        new.iter().for_each(|target| self.unsubscribe(line, target));
                         return false;
                     }
+                    new.extend(target.filter(|_| !known));
                 }
                 true
             }
@@ -366,8 +382,11 @@ impl Client {
             Some(raw) => {
                 let auth = self.connmix.0.store.auth();
                 let Some(uid) = ops::uid(raw) else { return false };
-                let Ok(principal) = auth.act_for(by, uid) else { return false };
-                self.log_in(line, principal, None).await;
+                // Who it is already, by a credential of its own, stays so.
+                if self.uid() != Some(&uid) {
+                    let Ok(principal) = auth.act_for(by, uid) else { return false };
+                    self.log_in(line, principal, None).await;
+                }
             }
         }
         self.context = context;
@@ -409,6 +428,7 @@ impl Talk for Client {
     }
 
     fn answered(&mut self, line: &mut ClientLine, outcome: Result<Receipt, SubmitError>) {
+        self.handing_on = false;
         if let Err(error) = outcome {
             line.text(problem(&error).as_bytes());
         }
@@ -428,6 +448,8 @@ impl Talk for Client {
         match told {
             Told::Frame(body) if body.binary => line.binary(&body.bytes),
             Told::Frame(body) => line.text(&body.bytes),
+            // It was told that it failed.
+            Told::Call { answer, .. } if answer.is_closed() => {}
             Told::Call { call, by, answer } => {
                 let done = self.call(line, call, &by).await;
                 // Nobody waits any more when it took too long.
@@ -454,7 +476,7 @@ impl Talk for Client {
     }
 
     fn wants_frames(&self) -> bool {
-        !self.asking
+        !self.asking && !self.handing_on
     }
 
     fn due(&self) -> Option<Instant> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use feedlog_core::limits;
+use feedlog_service::auth::Secret;
 
 /// Settings of the message center. Bytes, milliseconds or counts, as each name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct ConnmixConfig {
     pub auth_cached_max: usize,
     /// Back ends that may call the API by HTTP Basic: `name:secret:roles:mask`. Roles are `read`, `write` or
     /// `read+write`; a mask is `*`, an address, `10.0.0.0/8` or `172.*.*.*`. Default none.
-    pub access: Vec<String>,
+    pub access: Vec<Secret>,
     /// More of them, one a line, in a file.
     pub access_file: Option<PathBuf>,
     /// The API has a listener of its own that is bound to loopback: whoever reaches it needs no credential while there
@@ -44,8 +45,10 @@ pub struct ConnmixConfig {
     pub private_types: Vec<String>,
     /// Types whose channel is named `<id>@<type>` inside as well. Default depth, trades, markprice, ticker, kline.
     pub public_types: Vec<String>,
-    /// Port of the API that back ends are told of by `/v1/nodes`; without it, the one they ask.
+    /// Port of the API that back ends are told of by `/v1/nodes`; without it, `shared_port` or the one they ask.
     pub api_port: Option<u16>,
+    /// Port where the API is when it has none of its own, told on the center's own listener.
+    pub shared_port: Option<u16>,
     /// Payload of one message; must be the limit the store was opened with. Default 1 MiB.
     pub payload_bytes_max: usize,
     /// Channels of one connection. Default 1,000.
@@ -81,6 +84,7 @@ impl Default for ConnmixConfig {
             private_types: names(&["balance", "order", "position", "account"]),
             public_types: names(&["depth", "trades", "markprice", "ticker", "kline"]),
             api_port: None,
+            shared_port: None,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             channels_max: 1_000,
             context_bytes_max: 16 * 1024,

@@ -48,6 +48,7 @@ pub(crate) struct Webhook {
 #[derive(Default)]
 struct Cache {
     said: HashMap<Digest, Said>,
+    /// Those that are kept: whose token is somebody's.
     order: VecDeque<(Digest, u64)>,
     next: u64,
 }
@@ -56,12 +57,45 @@ struct Said {
     verdict: Arc<OnceCell<Verdict>>,
     number: u64,
     since: Instant,
+    kept: bool,
 }
 
 impl Cache {
     fn forget(&mut self, digest: &Digest, number: u64) {
         if self.said.get(digest).is_some_and(|said| said.number == number) {
             self.said.remove(digest);
+        }
+    }
+
+    fn keep(&mut self, digest: Digest, number: u64, max: usize) {
+        let Some(said) = self.said.get_mut(&digest).filter(|said| said.number == number && !said.kept) else {
+            return;
+        };
+        said.kept = true;
+        self.order.push_back((digest, number));
+        while self.order.len() > max {
+            if let Some((oldest, number)) = self.order.pop_front() {
+                self.forget(&oldest, number);
+            }
+        }
+    }
+}
+
+/// A question under way. Unless its answer is kept, nothing is left of it: also when nobody waits for it any more.
+struct Asking<'a> {
+    webhook: &'a Webhook,
+    digest: Digest,
+    number: u64,
+    keep: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut cache = self.webhook.cache();
+        if self.keep {
+            cache.keep(self.digest, self.number, self.webhook.cached_max);
+        } else {
+            cache.forget(&self.digest, self.number);
         }
     }
 }
@@ -103,10 +137,9 @@ impl Webhook {
         }
         let digest = *blake3::hash(token.as_bytes()).as_bytes();
         let (cell, number) = self.remembered(digest);
+        let mut asking = Asking { webhook: self, digest, number, keep: false };
         let verdict = cell.get_or_init(|| self.call(token)).await.clone();
-        if self.hold.is_zero() || !matches!(verdict, Verdict::User(_)) {
-            self.cache().forget(&digest, number);
-        }
+        asking.keep = !self.hold.is_zero() && matches!(verdict, Verdict::User(_));
         verdict
     }
 
@@ -121,15 +154,8 @@ impl Webhook {
         }
         let number = cache.next;
         cache.next += 1;
-        cache.said.remove(&digest);
-        while cache.order.len() >= self.cached_max {
-            if let Some((oldest, number)) = cache.order.pop_front() {
-                cache.forget(&oldest, number);
-            }
-        }
         let verdict = Arc::new(OnceCell::new());
-        cache.said.insert(digest, Said { verdict: verdict.clone(), number, since: now });
-        cache.order.push_back((digest, number));
+        cache.said.insert(digest, Said { verdict: verdict.clone(), number, since: now, kept: false });
         (verdict, number)
     }
 

@@ -52,8 +52,8 @@ pub use ops::fuzz as fuzz_client;
 use queue::Queues;
 use registry::Registry;
 
-/// What a client may send besides a payload's worth: an op is small.
-const BEYOND_PAYLOAD: usize = 64 * 1024;
+/// What a client may send: an op is small. Where its frames go to workers, so much and a payload.
+const FRAME_BYTES: usize = 64 * 1024;
 
 /// The CONNMIX front end. Cheap to clone.
 #[derive(Clone)]
@@ -118,7 +118,8 @@ impl Connmix {
             queues: Queues::new(config.topics_max),
             topic,
             store,
-            config,
+            // The rules are not needed any more, and hold secrets.
+            config: ConnmixConfig { access: Vec::new(), ..config },
         })))
     }
 
@@ -143,7 +144,8 @@ pub(crate) async fn client(connmix: &Connmix, app: &Arc<App>, request: Request<B
     match upgrade(app, &mut parts) {
         Ok(upgrade) => {
             let client = client::Client::new(connmix.clone(), app.clone(), peer(&parts));
-            upgrade.talk(client, BEYOND_PAYLOAD)
+            let payload = if connmix.0.topic.is_some() { connmix.0.config.payload_bytes_max } else { 0 };
+            upgrade.talk_up_to(client, payload.saturating_add(FRAME_BYTES))
         }
         Err(response) => response,
     }
@@ -172,14 +174,19 @@ pub(crate) async fn api(
     match upgrade(app, &mut parts) {
         Ok(upgrade) => {
             let talk = api::Api::new(connmix.clone(), app.clone(), caller);
-            upgrade.talk(talk, api::beyond_payload(connmix))
+            upgrade.talk_up_to(talk, api::message_bytes_max(connmix))
         }
         Err(response) => response,
     }
 }
 
-/// Answers those who look for the nodes.
-pub(crate) async fn center(connmix: &Connmix, app: &Arc<App>, request: Request<Body>) -> Response {
+/// Answers those who look for the nodes; `own_listener`: on the listener that serves nothing else.
+pub(crate) async fn center(
+    connmix: &Connmix,
+    app: &Arc<App>,
+    request: Request<Body>,
+    own_listener: bool,
+) -> Response {
     let (parts, _) = request.into_parts();
     // Which port the API has is no secret, and connmix-php has no credential; a list means that nobody else is to ask.
     if connmix.0.access.is_on()
@@ -188,7 +195,9 @@ pub(crate) async fn center(connmix: &Connmix, app: &Arc<App>, request: Request<B
     {
         return *response;
     }
-    match center::answer(&parts, connmix.0.config.api_port) {
+    let config = &connmix.0.config;
+    let port = config.api_port.or(config.shared_port.filter(|_| own_listener));
+    match center::answer(&parts, port) {
         Some(answer) => {
             let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
             (json, answer.to_string()).into_response()

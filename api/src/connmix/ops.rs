@@ -167,7 +167,7 @@ impl Types {
         if id.is_empty() || kind.is_empty() {
             return Err(Refused::Invalid);
         }
-        if self.public.iter().any(|public| **public == *kind) {
+        if self.is_public(kind) {
             return open(channel).ok_or(Refused::Invalid);
         }
         open(&format!("{kind}:{id}")).ok_or(Refused::Invalid)
@@ -182,15 +182,22 @@ impl Types {
         }
         // The last `@`: a uid may hold one.
         match name.rsplit_once('@') {
+            None => open(name),
             Some((uid, kind)) if self.is_private(kind) => {
                 (!uid.contains(char::is_whitespace)).then(|| Some(self.personal(&user(uid)?, kind))).flatten()
             }
-            _ => open(name),
+            Some((_, kind)) if self.is_public(kind) => open(name),
+            // No client could subscribe to it; and should it be meant for one user, everybody could read it.
+            Some(_) => None,
         }
     }
 
     fn is_private(&self, kind: &str) -> bool {
         self.private.iter().any(|private| **private == *kind)
+    }
+
+    fn is_public(&self, kind: &str) -> bool {
+        self.public.iter().any(|public| **public == *kind)
     }
 
     fn personal(&self, uid: &Uid, kind: &str) -> Target {
@@ -351,9 +358,18 @@ mod tests {
             assert_eq!(types.of_client(channel, None), Err(Refused::NotAuth), "{channel}");
         }
         assert!(types.of_client("1@video", None).is_ok(), "open to those who may be anonymous");
-        for name in
-            ["", "a b", "direct:00", "user:", "user:anon:1", "user:a b", "a b@balance", "@balance", "x\n"]
-        {
+        for name in [
+            "",
+            "a b",
+            "direct:00",
+            "user:",
+            "user:anon:1",
+            "user:a b",
+            "a b@balance",
+            "@balance",
+            "x\n",
+            "1001@wallet",
+        ] {
             assert_eq!(types.of_publisher(name), None, "{name:?}");
         }
     }

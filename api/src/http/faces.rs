@@ -8,7 +8,7 @@ use axum::http::Request;
 use axum::response::Response;
 use tokio::net::TcpListener;
 
-use super::app::{App, layers, not_here, router};
+use super::app::{App, harden, layers, not_here, router};
 use crate::{connmix, gws};
 
 /// What a listener serves.
@@ -53,7 +53,9 @@ impl Faces {
     pub(super) fn new(app: &Arc<App>) -> Self {
         let of = |face| {
             let shared = app.clone();
-            let router = Router::new().fallback(move |request| alone(face, shared.clone(), request));
+            let router = Router::new()
+                .fallback(move |request| alone(face, shared.clone(), request))
+                .layer(axum::middleware::map_response(harden));
             layers(router, &app.config)
         };
         Self {
@@ -83,7 +85,7 @@ async fn alone(face: Face, app: Arc<App>, request: Request<Body>) -> Response {
         (Face::Gws, Some(gws), _) => gws::answer(gws, &app, request).await,
         (Face::ConnmixClients, _, Some(connmix)) => connmix::client(connmix, &app, request).await,
         (Face::ConnmixApi, _, Some(connmix)) => connmix::api(connmix, &app, request, true).await,
-        (Face::ConnmixCenter, _, Some(connmix)) => connmix::center(connmix, &app, request).await,
+        (Face::ConnmixCenter, _, Some(connmix)) => connmix::center(connmix, &app, request, true).await,
         _ => not_here(request.uri().path()),
     }
 }
@@ -96,7 +98,7 @@ pub(super) async fn elsewhere(app: Arc<App>, request: Request<Body>) -> Response
             "/v1/mesh/publish" | "/v1/mesh/send" | "/ws/v1" => {
                 return connmix::api(connmix, &app, request, false).await;
             }
-            "/v1/nodes" => return connmix::center(connmix, &app, request).await,
+            "/version" | "/v1/nodes" => return connmix::center(connmix, &app, request, false).await,
             path if connmix.is_client_path(path) => return connmix::client(connmix, &app, request).await,
             _ => {}
         }

@@ -83,10 +83,16 @@ impl Upgrade {
     /// Answers 101 and then serves the connection, in a task of its own. Messages of the peer may be as large as a payload
     /// and `beyond_payload` bytes more.
     pub(crate) fn talk(self, talk: impl Talk, beyond_payload: usize) -> Response {
+        let max = self.app.config.payload_bytes_max.saturating_add(beyond_payload);
+        self.talk_up_to(talk, max)
+    }
+
+    /// As [`Upgrade::talk`], with a bound of the caller's for messages.
+    pub(crate) fn talk_up_to(self, talk: impl Talk, message_bytes_max: usize) -> Response {
         let Self { app, accept, on_upgrade, guest } = self;
         let config = &app.config;
         let bounds = Bounds {
-            message_bytes_max: config.payload_bytes_max.saturating_add(beyond_payload),
+            message_bytes_max,
             pending_max: config.websocket_in_flight_max.max(1),
             pending_bytes_max: PENDING_BYTES_MAX,
             out_bytes_max: OUT_BYTES_MAX,

@@ -288,6 +288,11 @@ impl Auth {
         Err(AuthError::Unauthenticated)
     }
 
+    /// Whether a token has the form of those that [`Auth::create_token`] makes, good or not.
+    pub fn has_own_form(&self, token: &str) -> bool {
+        Tokens::parse(token).is_some()
+    }
+
     fn in_development(&self, token: &str) -> Result<Principal, AuthError> {
         if token == ADMIN_UID {
             return Ok(administrator());

@@ -23,19 +23,21 @@ async fn channels_of_one_connection() {
     client.ask(&op("subscribe", "1@video"), DONE).await;
 }
 
-/// A frame may be as large as a payload and a little more; beyond, the connection is failed.
+/// An op is small; where frames go to workers, they may also be as large as a payload. Beyond, the connection is failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_of_clients() {
-    let world = World::new(ConnmixConfig { payload_bytes_max: 1024, ..dev() }).await;
     let frame = |bytes: usize| {
         let empty = r#"{"op":"auth","token":"1001","x":""}"#.len();
         format!(r#"{{"op":"auth","token":"1001","x":"{}"}}"#, "x".repeat(bytes - empty))
     };
-    let max = 1024 + super::super::BEYOND_PAYLOAD;
-    let mut client = world.client().await;
-    client.ask(&frame(max), DONE).await;
-    client.send(&frame(max + 1)).await;
-    assert_eq!(client.closed().await, 1009);
+    for (client_topic, payload) in [(None, 0), (Some("frames".to_owned()), 1024)] {
+        let world = World::new(ConnmixConfig { payload_bytes_max: 1024, client_topic, ..dev() }).await;
+        let max = payload + super::super::FRAME_BYTES;
+        let mut client = world.client().await;
+        client.ask(&frame(max), DONE).await;
+        client.send(&frame(max + 1)).await;
+        assert_eq!(client.closed().await, 1009);
+    }
 }
 
 /// Names of channels are names of feeds: 255 bytes.

@@ -54,6 +54,10 @@ async fn a_back_end_subscribes_a_connection() {
     for bad in [json!(["user:1002"]), json!(["1002@balance"]), json!(["direct:00"]), json!(["a b"])] {
         assert_eq!(call(&mut back, &id, "subscribe", bad.clone()).await, 301, "{bad}");
     }
+    // All or nothing.
+    assert_eq!(call(&mut back, &id, "subscribe", json!(["channel2", "user:1002"])).await, 301);
+    let (_, answer) = world.post("/v1/mesh/publish", r#"{"c":"channel2","d":"x"}"#).await;
+    assert_eq!(answer["r"]["s"], json!(0));
     assert_eq!(call(&mut back, &json!("17"), "subscribe", json!(["channel1"])).await, 301, "nobody is there");
     for (function, arguments) in [("close", json!([])), ("send", json!(["x"])), ("subscribe", json!([]))] {
         assert_eq!(call(&mut back, &id, function, arguments).await, 101, "{function}");

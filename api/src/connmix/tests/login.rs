@@ -21,6 +21,11 @@ async fn tokens_of_our_own_come_first() {
     let token = world.token("1001", USER).await;
     let mut client = world.subscriber(&token, "1001@user").await;
     assert_eq!(hook.count(), 0, "nobody else was asked");
+    // One of our own form that is not good is told to nobody.
+    let mut forged = world.client().await;
+    let wrong = format!("{}{}", &token[..token.len() - 1], if token.ends_with('0') { '1' } else { '0' });
+    forged.ask(&json!({"op": "auth", "token": wrong}).to_string(), FAILED).await;
+    assert_eq!(hook.count(), 0);
     // In development mode a bare uid is a token, unless there is somebody to be asked.
     let dev = World::new(ConnmixConfig { dev: true, ..hook.config() }).await;
     dev.subscriber("1001", "7@user").await;
@@ -164,6 +169,15 @@ async fn an_answer_holds_for_a_time_and_one_question_serves_all_who_ask_it() {
     }
     hook.says(Say::Answer(200, r#"{"uid":1001}"#.to_owned()));
     world.user("bad").await;
+    // Nor does it push others out.
+    let small = World::new(ConnmixConfig { auth_cached_max: 1, ..hook.config() }).await;
+    small.user("good").await;
+    hook.says(Say::Answer(403, String::new()));
+    small.client().await.ask(r#"{"op":"auth","token":"bad"}"#, FAILED).await;
+    let before = hook.count();
+    small.user("good").await;
+    assert_eq!(hook.count(), before);
+    hook.says(Say::Answer(200, r#"{"uid":1001}"#.to_owned()));
 
     for (config, count) in [
         (ConnmixConfig { auth_cache_ms: 0, ..hook.config() }, 3),

@@ -54,6 +54,7 @@ async fn errors_over_http_are_200_with_e_and_4xx_only_for_what_is_not_json() {
         r#"{"c":"","d":"x"}"#,
         r#"{"c":"direct:00","d":"x"}"#,
         r#"{"c":"user:anon:1","d":"x"}"#,
+        r#"{"c":"1001@wallet","d":"for one user, of a type that was forgotten"}"#,
         r#"{"c":"x","d":"x","id":{}}"#,
     ] {
         let (status, answer) = world.post("/v1/mesh/publish", body).await;
@@ -62,6 +63,9 @@ async fn errors_over_http_are_200_with_e_and_4xx_only_for_what_is_not_json() {
     }
     let (status, answer) = world.post("/v1/mesh/send", r#"{"c":"17","d":"x"}"#).await;
     assert_eq!((status, &answer["E"]["c"]), (200, &json!(401)));
+    // What was meant for one is not published.
+    let (status, answer) = world.post("/v1/mesh/send", r#"{"c":"user:1001","d":"x"}"#).await;
+    assert_eq!((status, &answer["E"]["c"]), (200, &json!(101)));
     for (method, path, body, status) in [
         ("POST", "/v1/mesh/publish", "", 400),
         ("POST", "/v1/mesh/publish", "{", 400),
@@ -135,6 +139,7 @@ async fn the_frames_of_the_websocket_api() {
         ("nonsense", 101, Value::Null),
         (r#"{"m":"nope","p":{},"i":2}"#, 101, json!(2)),
         (r#"{"m":"mesh.publish","p":{"c":"x"},"i":"three"}"#, 101, json!("three")),
+        (r#"{"m":"mesh.send","p":{"c":"undefined","d":"for one"},"i":3}"#, 101, json!(3)),
         (r#"{"m":"mesh.send","p":{"c":"1463786910324359168","d":"data"},"i":4}"#, 401, json!(4)),
         (r#"{"m":"queue.unpop","p":{},"i":5}"#, 203, json!(5)),
     ] {

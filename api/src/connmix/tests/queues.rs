@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use feedlog_core::command::{Action, Command, CreateFeed};
+use feedlog_core::command::{Action, Command, CreateFeed, RecallTarget};
 use feedlog_core::event::{FeedKind, HistoryMode, JoinMode};
-use feedlog_core::ids::FeedId;
+use feedlog_core::ids::{FeedId, SeqId};
 use serde_json::{Value, json};
 
 use super::world::{World, config, dev};
@@ -95,6 +95,15 @@ async fn topics_are_open_feeds_and_not_more_than_may_be() {
     other.send(r#"{"m":"queue.pop","p":{"t":["c"]},"i":1}"#).await;
     assert_eq!(other.json().await["E"]["c"], json!(201), "also of another connection");
     other.ask(r#"{"m":"queue.pop","p":{"t":["b"]},"i":12345}"#, DONE).await;
+    // Topics that nobody pops give way.
+    worker.ask(r#"{"m":"queue.unpop","p":{},"i":12345}"#, DONE).await;
+    loop {
+        other.send(r#"{"m":"queue.pop","p":{"t":["c"]},"i":12345}"#).await;
+        // Until the worker's shares are gone.
+        if other.json().await["E"] == Value::Null {
+            break;
+        }
+    }
 }
 
 /// Frames with ops of the operator's own reach a worker, which answers the client by its id.
@@ -151,6 +160,46 @@ async fn frames_for_workers_need_a_login_like_everything_else() {
     let world = World::new(ConnmixConfig { client_topic: Some("frames".to_owned()), ..config() }).await;
     let mut client = world.client().await;
     client.ask(r#"{"op":"order"}"#, r#"{"code":1,"msg":"Not Auth"}"#).await;
+}
+
+/// What was prepared for a worker long ago is looked at again before it is handed out (P6).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_recalled_meanwhile_is_handed_to_no_worker() {
+    let world = World::new(dev()).await;
+    let mut worker = world.back_end().await;
+    worker.ask(POP, DONE).await;
+    worker.ask(r#"{"m":"queue.unpop","p":{},"i":12345}"#, DONE).await;
+    for text in ["a", "secret", "c"] {
+        world.publish("topic1", text).await;
+    }
+    let root = world.store.auth().configured_service("root").unwrap();
+    let feed = FeedId::parse("topic1").unwrap();
+    let recall = Action::RecallMessage { target: RecallTarget::Seq(SeqId(3)), reason: None };
+    world.store.gate(root).submit(Command { feed, action: recall }).await.unwrap();
+    worker.ask(POP, DONE).await;
+    for text in ["a", "c"] {
+        assert_eq!(worker.json().await["p"]["d"]["frame"]["data"], json!(text));
+    }
+    // A topic that becomes something else ends.
+    worker.ask(r#"{"m":"queue.pop","p":{"t":["later"]},"i":12345}"#, DONE).await;
+    let create = CreateFeed {
+        kind: FeedKind::Group,
+        title: None,
+        members: Vec::new(),
+        join: JoinMode::Invite,
+        history: HistoryMode::All,
+        meta: None,
+    };
+    let feed = FeedId::parse("later").unwrap();
+    world.gate("ann").submit(Command { feed, action: Action::CreateFeed(create) }).await.unwrap();
+    loop {
+        worker.send(r#"{"m":"queue.pop","p":{"t":["later"]},"i":1}"#).await;
+        match worker.json().await["E"]["c"].as_u64() {
+            // Until the end was noticed.
+            Some(202) => {}
+            code => break assert_eq!(code, Some(201)),
+        }
+    }
 }
 
 /// A worker that waits for messages holds up no drain.

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use feedlog_core::command::Scopes;
+use feedlog_service::auth::Secret;
 use serde_json::json;
 
 use super::world::{Peer, World, ask, config, dev};
@@ -18,7 +19,7 @@ fn basic(credential: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_an_access_list_only_those_on_it_and_tokens_call() {
     let rules = ["shop:s3cr3t-write:write:127.0.0.1", "work:s3cr3t-read:read", "far:s3cr3t:write:10.0.0.0/8"];
-    let access = rules.map(str::to_owned).to_vec();
+    let access = rules.map(Secret::new).to_vec();
     // Also in development mode, and on an own listener on loopback.
     let world = World::new(ConnmixConfig { access, dev: true, ..config() }).await;
     let service = Scopes { send_as: true, ..Scopes::default() };
@@ -84,6 +85,10 @@ async fn without_one_loopback_listeners_and_development_mode_trust_and_nobody_el
         "a credential is looked at"
     );
     assert_eq!(Peer::try_connect(world.shared, "/ws/v1", "").await.err(), Some(401));
+    // Behind a proxy everybody is loopback.
+    for by_proxy in ["x-forwarded-for: 1.2.3.4\r\n", "forwarded: for=1.2.3.4\r\n", "via: 1.1 x\r\n"] {
+        assert_eq!(post(world.api, by_proxy).await.status, 401, "{by_proxy}");
+    }
     let world = World::new(ConnmixConfig { api_is_loopback: false, ..config() }).await;
     assert_eq!(post(world.api, "").await.status, 401);
     let world = World::new(dev()).await;
@@ -105,6 +110,23 @@ async fn pages_of_other_origins_may_not_call() {
         let got = ask(world.api, "POST", "/v1/mesh/publish", &headers, PUBLISH).await;
         assert_eq!(got.status, status, "{headers}");
     }
+    let access = vec![Secret::new("shop:s3cr3t-write:write")];
+    let listed = World::new(ConnmixConfig { access, ..config() }).await;
+    // Libraries that are no browsers say where they connect to; with a credential any name will do.
+    for (host, origin, status) in [
+        ("api.internal:6789", "http://api.internal:6789", 200),
+        ("api.internal", "https://api.internal:443", 200),
+        ("api.internal:6789", "https://evil.example", 403),
+    ] {
+        let headers = format!("{}origin: {origin}\r\n", basic("shop:s3cr3t-write"));
+        let got = super::world::ask_at(listed.api, host, "POST", "/v1/mesh/publish", &headers, PUBLISH).await;
+        assert_eq!(got.status, status, "{host} {origin}");
+    }
+    // Without one, a name that leads here is some page's own.
+    let headers = "origin: http://rebound.example:6789\r\n";
+    let got =
+        super::world::ask_at(world.api, "rebound.example:6789", "POST", "/v1/mesh/publish", headers, PUBLISH);
+    assert_eq!(got.await.status, 403);
     let evil = Peer::try_connect(world.api, "/ws/v1", "origin: https://evil.example").await;
     assert_eq!(evil.err(), Some(403));
 }
@@ -117,9 +139,11 @@ async fn the_center_tells_where_the_api_is() {
     let server = format!("127.0.0.1:{}", world.api.port());
     let nodes = ask(world.center, "GET", "/v1/nodes", "", "").await;
     assert_eq!((nodes.status, nodes.json()), (200, json!({"nodes": [{"id": 1, "api_server": server}]})));
-    assert_eq!(ask(world.shared, "GET", "/v1/nodes", "", "").await.status, 200);
+    for path in ["/version", "/v1/nodes"] {
+        assert_eq!(ask(world.shared, "GET", path, "", "").await.status, 200, "{path} on the shared port");
+    }
     assert_eq!(ask(world.center, "GET", "/v1/nope", "", "").await.status, 404);
-    let access = vec!["shop:s3cr3t-write:write".to_owned()];
+    let access = vec![Secret::new("shop:s3cr3t-write:write")];
     let world = World::new(ConnmixConfig { access, ..config() }).await;
     assert_eq!(ask(world.center, "GET", "/v1/nodes", "", "").await.status, 401);
     assert_eq!(ask(world.center, "GET", "/v1/nodes", &basic("shop:s3cr3t-write"), "").await.status, 200);

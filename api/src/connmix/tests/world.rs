@@ -179,10 +179,22 @@ impl Answer {
 
 /// One request on its own connection.
 pub(super) async fn ask(to: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    ask_at(to, &to.to_string(), method, path, headers, body).await
+}
+
+/// As [`ask`], with a `Host` of one's own.
+pub(super) async fn ask_at(
+    to: SocketAddr,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Answer {
     let mut stream = TcpStream::connect(to).await.unwrap();
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
