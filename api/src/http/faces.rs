@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
+use axum::http::{Request, header};
 use axum::response::Response;
 use tokio::net::TcpListener;
 
 use super::app::{App, harden, layers, not_here, router};
+use crate::socket::has_token;
 use crate::{connmix, gws};
 
 /// What a listener serves.
@@ -93,6 +94,10 @@ async fn alone(face: Face, app: Arc<App>, request: Request<Body>) -> Response {
 /// A request to the shared port that is none of our own routes.
 pub(super) async fn elsewhere(app: Arc<App>, request: Request<Body>) -> Response {
     let path = request.uri().path();
+    // A client of XMPP is no guest of a room, and XMPP is not served yet [gws: cross-protocol path clash].
+    if has_token(request.headers(), &header::SEC_WEBSOCKET_PROTOCOL, "xmpp") {
+        return not_here(path);
+    }
     if let Some(connmix) = &app.services.connmix {
         match path {
             "/v1/mesh/publish" | "/v1/mesh/send" | "/ws/v1" => {

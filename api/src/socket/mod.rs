@@ -25,7 +25,7 @@ pub(crate) use framing::Frame;
 pub use framing::fuzz;
 use framing::{Framing, Got};
 pub(crate) use inbox::Inbox;
-pub(crate) use upgrade::{is_asked, upgrade};
+pub(crate) use upgrade::{has_token, is_asked, upgrade};
 
 /// Deliveries, and things told, that are taken before anything is sent.
 const ROUND_MAX: usize = 256;

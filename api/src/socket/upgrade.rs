@@ -38,7 +38,7 @@ pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
 }
 
 /// Whether one of the comma separated words of a header is this one, in any case (RFC 9110 §5.6.1).
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()

@@ -2,6 +2,7 @@
 
 mod calls;
 mod errors;
+mod faces;
 mod golden;
 mod im;
 mod outbox;
