@@ -257,19 +257,20 @@ impl Api {
         Ok(())
     }
 
-    fn pop(&mut self, line: &mut ApiLine, id: Id, topics: Vec<String>) -> Result<(), (Id, Fault)> {
+    fn pop(&mut self, line: &mut ApiLine, id: Id, mut topics: Vec<String>) -> Result<(), (Id, Fault)> {
+        topics.sort_unstable();
+        topics.dedup();
+        let consumed = self.consuming.as_ref().map_or(0, |consuming| consuming.topics.len());
+        let is_consumed = |consuming: &Consuming| topics.iter().any(|topic| consuming.topics.contains(topic));
+        if self.consuming.as_ref().is_some_and(is_consumed) {
+            return Err((id, Fault::new(code::CONSUMING, "it is consumed already")));
+        }
+        if consumed + topics.len() > self.connmix.0.config.topics_max || self.joins >= JOINS_MAX {
+            return Err((id, Fault::new(code::CONSUME, "too many topics")));
+        }
         let consuming = self
             .consuming
             .get_or_insert_with(|| Consuming { stop: CancellationToken::new(), topics: HashSet::new() });
-        if topics.iter().any(|topic| consuming.topics.contains(topic)) {
-            return Err((id, Fault::new(code::CONSUMING, "it is consumed already")));
-        }
-        if consuming.topics.len() + topics.len() > self.connmix.0.config.topics_max {
-            return Err((id, Fault::new(code::CONSUME, "too many topics")));
-        }
-        if self.joins >= JOINS_MAX {
-            return Err((id, Fault::new(code::CONSUME, "too many at a time")));
-        }
         self.joins += 1;
         consuming.topics.extend(topics.iter().cloned());
         let taking = Taking { topics, stop: consuming.stop.clone() };

@@ -83,7 +83,7 @@ impl ClientTopic {
         if name.is_empty() {
             return Err(ConnmixError::BadTopic);
         }
-        let service = store.auth().configured_service(&format!("connmix.topic:{name}"));
+        let service = store.auth().configured_service(&format!("{}{name}", ops::TOPIC_PREFIX));
         let service = service.map_err(|_| ConnmixError::BadTopic)?;
         let feed = FeedId::personal(&service.uid);
         Ok(Self { name: name.to_owned(), feed, gate: store.gate(service) })

@@ -212,9 +212,12 @@ impl Types {
     }
 }
 
+/// The service whose personal feed holds the frames of clients begins so; it is no user's name here.
+pub(crate) const TOPIC_PREFIX: &str = "connmix.topic:";
+
 /// A user who can log in.
 fn user(text: &str) -> Option<Uid> {
-    Uid::parse(text).ok().filter(|uid| !uid.is_anonymous())
+    Uid::parse(text).ok().filter(|uid| !uid.is_anonymous() && !text.starts_with(TOPIC_PREFIX))
 }
 
 /// Any string without spaces is a channel; ours are also names of feeds, and never of somebody's own. [connmix: pubsub]
@@ -369,6 +372,7 @@ mod tests {
             "@balance",
             "x\n",
             "1001@wallet",
+            "user:connmix.topic:frames",
         ] {
             assert_eq!(types.of_publisher(name), None, "{name:?}");
         }
@@ -389,9 +393,19 @@ mod tests {
         ] {
             assert_eq!(uid(raw).as_ref().map(Uid::as_str), Some(text), "{raw}");
         }
-        for raw in
-            ["null", "true", "1.5", "1e300", "1e16", r#""""#, r#""anon:7""#, r#""a\u0000b""#, "[1]", "{}"]
-        {
+        for raw in [
+            "null",
+            "true",
+            "1.5",
+            "1e300",
+            "1e16",
+            r#""""#,
+            r#""anon:7""#,
+            r#""connmix.topic:frames""#,
+            r#""a\u0000b""#,
+            "[1]",
+            "{}",
+        ] {
             assert_eq!(uid(raw), None, "{raw}");
         }
     }

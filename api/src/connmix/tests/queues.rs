@@ -88,7 +88,11 @@ async fn topics_are_open_feeds_and_not_more_than_may_be() {
     worker.send(r#"{"m":"queue.unpop","p":{},"i":1}"#).await;
     assert_eq!(worker.json().await["E"]["c"], json!(203), "nothing is consumed");
     let mut worker = world.back_end().await;
-    worker.ask(r#"{"m":"queue.pop","p":{"t":["a","b"]},"i":12345}"#, DONE).await;
+    worker.send(r#"{"m":"queue.pop","p":{"t":["a","b","c"]},"i":1}"#).await;
+    assert_eq!(worker.json().await["E"]["c"], json!(201), "one past the bound at once");
+    worker.send(r#"{"m":"queue.unpop","p":{},"i":1}"#).await;
+    assert_eq!(worker.json().await["E"]["c"], json!(203), "nothing is consumed");
+    worker.ask(r#"{"m":"queue.pop","p":{"t":["a","b","a"]},"i":12345}"#, DONE).await;
     worker.send(r#"{"m":"queue.pop","p":{"t":["c"]},"i":1}"#).await;
     assert_eq!(worker.json().await["E"]["c"], json!(201), "one past the bound");
     let mut other = world.back_end().await;
