@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, header};
-use axum::response::Response;
+use axum::http::{Method, Request, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use tokio::net::TcpListener;
 
 use super::app::{App, harden, layers, not_here, router};
-use crate::socket::has_token;
+use crate::socket::{has_token, is_asked};
 use crate::{connmix, gws};
 
 /// What a listener serves.
@@ -94,6 +94,10 @@ async fn alone(face: Face, app: Arc<App>, request: Request<Body>) -> Response {
 /// A request to the shared port that is none of our own routes.
 pub(super) async fn elsewhere(app: Arc<App>, request: Request<Body>) -> Response {
     let path = request.uri().path();
+    // Who opens the address in a browser wants to know what is here, as with the original [gws: legacy].
+    if path == "/" && request.method() == Method::GET && !is_asked(request.headers()) && app.config.docs {
+        return Redirect::temporary("/docs").into_response();
+    }
     // A client of XMPP is no guest of a room, and XMPP is not served yet [gws: cross-protocol path clash].
     if has_token(request.headers(), &header::SEC_WEBSOCKET_PROTOCOL, "xmpp") {
         return not_here(path);

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::world::{services, store};
+use super::world::{World, services, store};
 use crate::connmix::{Connmix, ConnmixConfig};
 use crate::gws::{Gws, GwsConfig};
 use crate::http::{HttpConfig, Services, serve};
@@ -71,4 +71,13 @@ async fn one_port_tells_the_protocols_apart() {
     ] {
         assert_eq!(answers(server, path, offered).await, who, "{path} {offered:?}");
     }
+}
+
+#[tokio::test]
+async fn the_root_leads_to_the_documentation_where_there_is_one() {
+    let world = World::new();
+    let got = world.text("ada", "GET", "/", "").await;
+    assert_eq!((got.status, got.headers["location"].to_str().unwrap()), (307, "/docs"));
+    let world = World::with(store(), HttpConfig { docs: false, ..HttpConfig::default() });
+    assert_eq!(world.text("ada", "GET", "/", "").await.status, 404);
 }
