@@ -2,6 +2,7 @@
 
 use feedlog_core::event::Event;
 use feedlog_core::ids::Uid;
+use feedlog_core::read::Reader as _;
 use feedlog_storage::Direction;
 
 use super::admin::Ask;
@@ -16,6 +17,7 @@ use super::{Desk, lock};
 use crate::clock::Moment;
 use crate::error::ReadError;
 use crate::metrics as names;
+use crate::read::EngineReader;
 
 /// Items of one call, unless one entry alone makes more.
 const ITEMS_MAX: usize = 1_000;
@@ -280,12 +282,18 @@ impl Worker {
         office.carrier.carry(call).await?;
         drop(in_flight);
         count_call(endpoint, "delivered");
-        let mut vitals = lock(vitals);
-        vitals.delivered += 1;
-        vitals.last_delivered_ms = Some(office.clock.now_ms());
-        drop(vitals);
-        let mut told = lock(told);
-        read.iter().for_each(|(uid, feed, upto)| told.read(uid, feed, *upto, now_ms));
+        {
+            let mut vitals = lock(vitals);
+            vitals.delivered += 1;
+            vitals.last_delivered_ms = Some(office.clock.now_ms());
+        }
+        for (uid, feed, upto) in read {
+            let (engine, at) = (office.engine.clone(), feed.clone());
+            let entry = office.blocking.run(move || Ok(EngineReader(&*engine).entry(&at, upto)?)).await;
+            if let Ok(Some(entry)) = entry {
+                lock(told).read(&uid, &feed, upto, entry.time_ms, now_ms);
+            }
+        }
         Ok(())
     }
 
@@ -313,7 +321,7 @@ impl Worker {
             let mut vitals = lock(vitals);
             match task.letter {
                 Some(number) => number,
-                None if vitals.dead >= office.limits.dead_max => {
+                None if vitals.dead + vitals.dying >= office.limits.dead_max => {
                     if !vitals.full {
                         tracing::error!(
                             endpoint = &*endpoint.name,
@@ -324,7 +332,7 @@ impl Worker {
                     return false;
                 }
                 None => {
-                    vitals.dead += 1;
+                    vitals.dying += 1;
                     vitals.next_number(office.clock.now_ms())
                 }
             }
@@ -347,11 +355,13 @@ impl Worker {
         let row = (numbered(dead_prefix(&endpoint.name), number), Some(encode(&letter)));
         let written = office.shelf.put(vec![row]).await.is_ok();
         let mut vitals = lock(vitals);
+        if task.letter.is_none() {
+            vitals.dying = vitals.dying.saturating_sub(1);
+            vitals.dead += usize::from(written);
+        }
         if written {
             vitals.full = false;
             count_call(endpoint, "dead");
-        } else if task.letter.is_none() {
-            vitals.dead -= 1;
         }
         written
     }

@@ -240,6 +240,8 @@ struct Vitals {
     in_flight: usize,
     retrying: usize,
     dead: usize,
+    /// Those that are being written.
+    dying: usize,
     jobs: usize,
     /// Feeds that are told apart.
     parked: usize,

@@ -260,7 +260,7 @@ impl Sources<'_> {
                 What::Notified { .. } => !is_connected && !is_muted,
                 // Also for those who are connected now: it may have been pushed before they were.
                 What::Withdrawn { .. } => true,
-                What::Read { feed, .. } => self.may_have_told(&uid, feed)?,
+                What::Read { feed, upto } => self.may_have_told(&uid, feed, *upto)?,
             };
             if may_see && concerns {
                 items.push(at);
@@ -280,11 +280,11 @@ impl Sources<'_> {
         }))
     }
 
-    fn may_have_told(&self, uid: &Uid, feed: &FeedId) -> Result<bool, ReadError> {
+    fn may_have_told(&self, uid: &Uid, feed: &FeedId, upto: SeqId) -> Result<bool, ReadError> {
         let state = EngineReader(&**self.engine).row(&RowKey::Feed(feed.clone()))?;
         let Some(state) = state.and_then(RowValue::into_feed) else { return Ok(false) };
         let told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(told.may_have(uid, feed, state.created_ms))
+        Ok(told.may_have(uid, feed, upto, state.created_ms))
     }
 
     fn reads_of(&self, uid: &Uid) -> Reads {

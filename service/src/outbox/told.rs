@@ -10,7 +10,8 @@ type Pair = (Uid, FeedId);
 /// Bounded: when it is full it forgets, and then anything older than that may have been told.
 #[derive(Debug)]
 pub(super) struct Told {
-    newest: HashMap<Pair, SeqId>,
+    /// The oldest and the newest message that was told and is not known to be read.
+    told: HashMap<Pair, (SeqId, SeqId)>,
     /// All that was ever told of these was taken back.
     clean: HashSet<Pair>,
     /// What is in neither, and older than this, may have been told.
@@ -20,12 +21,12 @@ pub(super) struct Told {
 
 impl Told {
     pub(super) fn new(max: usize, now_ms: TimeMs) -> Self {
-        Self { newest: HashMap::new(), clean: HashSet::new(), since_ms: now_ms, max: max.max(1) }
+        Self { told: HashMap::new(), clean: HashSet::new(), since_ms: now_ms, max: max.max(1) }
     }
 
     fn make_room(&mut self, now_ms: TimeMs) {
-        if self.newest.len() + self.clean.len() >= self.max {
-            self.newest.clear();
+        if self.told.len() + self.clean.len() >= self.max {
+            self.told.clear();
             self.clean.clear();
             self.since_ms = now_ms;
         }
@@ -34,27 +35,33 @@ impl Told {
     /// The endpoint was, or may have been, told that this user has this message.
     pub(super) fn note(&mut self, uid: &Uid, feed: &FeedId, seq: SeqId, now_ms: TimeMs) {
         let pair = (uid.clone(), feed.clone());
-        if !self.newest.contains_key(&pair) {
+        if !self.told.contains_key(&pair) {
             self.make_room(now_ms);
         }
-        let newest = self.newest.entry(pair).or_default();
+        let (oldest, newest) = self.told.entry(pair).or_insert((seq, seq));
+        *oldest = seq.min(*oldest);
         *newest = seq.max(*newest);
     }
 
-    /// Whether anything of this feed, which was created then, may have been told and not been taken back.
-    pub(super) fn may_have(&self, uid: &Uid, feed: &FeedId, created_ms: TimeMs) -> bool {
+    /// Whether anything up to this place of the feed, which was created then, may have been told and not been taken back.
+    pub(super) fn may_have(&self, uid: &Uid, feed: &FeedId, upto: SeqId, created_ms: TimeMs) -> bool {
         let pair = (uid.clone(), feed.clone());
-        self.newest.contains_key(&pair) || created_ms < self.since_ms && !self.clean.contains(&pair)
+        self.told.get(&pair).is_some_and(|(oldest, _)| *oldest <= upto)
+            || created_ms < self.since_ms && !self.clean.contains(&pair)
     }
 
-    /// The endpoint knows that everything up to here was read.
-    pub(super) fn read(&mut self, uid: &Uid, feed: &FeedId, upto: SeqId, now_ms: TimeMs) {
+    /// The endpoint knows that everything up to here, an entry of this time, was read.
+    pub(super) fn read(&mut self, uid: &Uid, feed: &FeedId, upto: SeqId, time_ms: TimeMs, now_ms: TimeMs) {
         let pair = (uid.clone(), feed.clone());
-        if self.newest.get(&pair).is_some_and(|newest| *newest > upto) {
-            return;
+        if let Some((oldest, newest)) = self.told.get_mut(&pair)
+            && *newest > upto
+        {
+            *oldest = upto.next().max(*oldest);
+        } else {
+            self.told.remove(&pair);
         }
-        self.newest.remove(&pair);
-        if !self.clean.contains(&pair) {
+        // Times of a feed never decrease: then nothing of before is left.
+        if time_ms >= self.since_ms && !self.clean.contains(&pair) {
             self.make_room(now_ms);
             self.clean.insert(pair);
         }
@@ -70,20 +77,25 @@ mod tests {
         let (bob, cat) = (Uid::parse("bob").unwrap(), Uid::parse("cat").unwrap());
         let (old, new) = (FeedId::parse("old").unwrap(), FeedId::parse("new").unwrap());
         let mut told = Told::new(2, 100);
-        assert!(told.may_have(&bob, &old, 99), "before the start, by whoever ran then");
-        assert!(!told.may_have(&bob, &new, 100));
+        let last = SeqId(9);
+        assert!(told.may_have(&bob, &old, last, 99), "before the start, by whoever ran then");
+        assert!(!told.may_have(&bob, &new, last, 100));
         told.note(&bob, &new, SeqId(4), 110);
-        told.note(&bob, &new, SeqId(3), 110);
-        told.read(&bob, &new, SeqId(3), 110);
-        assert!(told.may_have(&bob, &new, 100), "one is not read yet");
-        told.read(&bob, &new, SeqId(4), 110);
-        assert!(!told.may_have(&bob, &new, 100));
+        told.note(&bob, &new, SeqId(7), 110);
+        assert!(!told.may_have(&bob, &new, SeqId(3), 100) && told.may_have(&bob, &new, SeqId(4), 100));
+        told.read(&bob, &new, SeqId(5), 105, 110);
+        assert!(!told.may_have(&bob, &new, SeqId(5), 100), "what is left is not read yet");
+        assert!(told.may_have(&bob, &new, SeqId(7), 100));
+        told.read(&bob, &new, SeqId(7), 106, 110);
+        assert!(!told.may_have(&bob, &new, last, 100));
         // Whatever was told before the start is taken back by the first, not only what came since.
-        told.read(&bob, &old, SeqId(9), 110);
-        assert!(!told.may_have(&bob, &old, 99));
+        told.read(&bob, &old, SeqId(3), 99, 110);
+        assert!(told.may_have(&bob, &old, last, 99), "some of before is left");
+        told.read(&bob, &old, last, 107, 110);
+        assert!(!told.may_have(&bob, &old, last, 99));
         // Full.
         told.note(&cat, &new, SeqId(5), 130);
-        assert!(told.may_have(&bob, &old, 99) && told.may_have(&bob, &new, 100));
-        assert!(told.may_have(&cat, &new, 100) && !told.may_have(&cat, &old, 130));
+        assert!(told.may_have(&bob, &old, last, 99) && told.may_have(&bob, &new, last, 100));
+        assert!(told.may_have(&cat, &new, last, 100) && !told.may_have(&cat, &old, last, 130));
     }
 }

@@ -268,6 +268,8 @@ impl Desk {
         let (jobs, newest_job) = self.count(job_prefix(&self.endpoint.name)).await?;
         let mut vitals = lock(&self.vitals);
         vitals.dead = dead;
+        // Called while nothing is under way.
+        vitals.dying = 0;
         vitals.jobs = jobs;
         vitals.number = vitals.number.max(newest_dead).max(newest_job);
         Ok(())

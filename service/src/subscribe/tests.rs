@@ -167,3 +167,22 @@ fn a_feed_that_all_follow_costs_its_followers_only() {
     });
     assert!(queues.iter().all(|queue| queue.take().entries.len() == 5));
 }
+
+#[test]
+fn who_reads_for_others_is_not_connected() {
+    let hub = Hub::new(0);
+    let feed = FeedId::parse("a/b").unwrap();
+    let queue = hub.queue(8, &reader());
+    hub.follow(&feed, &queue, 1);
+    assert_eq!(hub.readers(&feed, true).into_iter().collect::<Vec<_>>(), [reader()]);
+    hub.unfollow(&feed, &queue, 1);
+    assert!(hub.readers(&feed, true).is_empty());
+    hub.watch(&Pattern::parse("a/+").unwrap(), &queue, 1);
+    assert!(hub.readers(&feed, true).contains(&reader()));
+    assert!(hub.readers(&feed, false).is_empty(), "patterns match open feeds only");
+    queue.read_for_others();
+    assert!(hub.readers(&feed, true).is_empty());
+    assert!(!hub.follows_own(&reader()));
+    hub.follow_user(&reader(), &queue);
+    assert!(hub.follows_own(&reader()));
+}

@@ -1,6 +1,7 @@
 //! The push outbox: who is told what, in which order, how often, and what a crash changes: nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -635,6 +636,84 @@ async fn a_feed_that_is_stuck_holds_up_nobody_else_also_across_a_crash() {
     say(&ann, &g, "g6").await;
     post.until_text("g6").await;
     assert!(store.drain(Duration::from_secs(10)).await);
+}
+
+/// What was pushed before a restart is taken back when it was read after it, also when something newer was read with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_takes_back_what_was_told_before_a_restart() {
+    let disk = FaultyDisk::new();
+    let (clock, manual) = Clock::manual(NOW_MS);
+    let post = Post::new();
+    let store = on(&disk, &clock);
+    start(&store, outbox(vec![endpoint("e")]), &post).await;
+    let feed = group(&store, "g", "ann", &["bob"]).await;
+    say(&store.gate(user("ann")), &feed, "one").await;
+    post.until_text("one").await;
+    told(&store).await;
+    drop(store);
+
+    manual.advance(1_000);
+    let post = Post::new();
+    let store = on(&disk, &clock);
+    start(&store, outbox(vec![endpoint("e")]), &post).await;
+    let (ann, bob) = (store.gate(user("ann")), store.gate(user("bob")));
+    let attached = bob.attach(AttachTo::Mine(Vec::new())).await.unwrap();
+    say(&ann, &feed, "two").await;
+    bob.submit(mark("bob", &feed, Some(5), None)).await.unwrap();
+    assert_eq!(post.until_text("read g 5").await, ["user:bob bob 0 after 0: read g 5"]);
+    // From here on it is known that nothing is left.
+    say(&ann, &feed, "three").await;
+    bob.submit(mark("bob", &feed, Some(6), None)).await.unwrap();
+    drop(attached);
+    say(&ann, &feed, "four").await;
+    assert_eq!(post.until_text("four").await[1..], ["g bob 1 after 6: 7 \"four\""]);
+}
+
+/// A call that died is for those it was for, however many have joined since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joins_later_takes_nobodys_place() {
+    let post = Post::answering(|_| refused(422));
+    let limits = OutboxLimits { members_max: 2, ..OutboxLimits::default() };
+    let store = started(OutboxConfig { endpoints: vec![endpoint("e")], limits }, &post).await;
+    let ann = store.gate(user("ann"));
+    let feed = group(&store, "g", "ann", &["x1", "x2"]).await;
+    told(&store).await;
+    say(&ann, &feed, "one").await;
+    until_status(&store, |status| status.dead == 2).await;
+    for n in 0..30 {
+        add(&ann, &feed, &format!("b{n:02}")).await;
+    }
+    post.answer(|_| Some(Ok(())));
+    store.admin(&admin()).unwrap().outbox_replay("e", Replay::Dead).await.unwrap();
+    until_status(&store, |status| status.dead == 0 && status.replays == 0).await;
+    assert_eq!(post.lines(), ["g x1 1 after 0: 5 \"one\"", "g x2 1 after 0: 5 \"one\""]);
+}
+
+/// While the store takes no writes, an endpoint that is gone is neither forgotten nor given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gone_while_the_store_is_full_is_paused_later() {
+    let post = Post::answering(|_| refused(500));
+    let (store, engine) = open(config());
+    start(&store, outbox(vec![endpoint("e")]), &post).await;
+    let ann = store.gate(user("ann"));
+    let feed = group(&store, "g", "ann", &["bob"]).await;
+    say(&ann, &feed, "one").await;
+    post.until(|tries| !tries.is_empty()).await;
+    let admin = store.admin(&admin()).unwrap();
+    engine.fail(Some(Fail::NoSpace));
+    let gone = Arc::new(AtomicUsize::new(0));
+    let count = gone.clone();
+    post.answer(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        refused(410)
+    });
+    post.until(|_| gone.load(Ordering::SeqCst) > 1).await;
+    assert_eq!(status(&store).paused, None);
+    engine.fail(None);
+    until_status(&store, |status| status.paused == Some(Pause::Gone)).await;
+    post.answer(|_| Some(Ok(())));
+    admin.outbox_pause("e", false).await.unwrap();
+    post.until_text("one").await;
 }
 
 /// When everything fails there is no room to park: the log waits, and nothing is lost.
