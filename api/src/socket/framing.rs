@@ -13,7 +13,7 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Message};
 
 /// tungstenite reads into a buffer of this size, which every connection has for as long as it lives.
-const READ_STEP_BYTES: usize = 512;
+const READ_STEP_BYTES: usize = 256;
 /// Room that the bytes of one control frame need: a header, and at most 125 bytes (RFC 6455 §5.5).
 const CONTROL_BYTES_MAX: usize = 2 + 125;
 

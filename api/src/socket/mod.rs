@@ -238,23 +238,33 @@ enum Event<D> {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn run<S, T>(mut stream: S, talk: T, bounds: Bounds, draining: watch::Receiver<bool>)
+///
+/// Not an `async fn`: that would hold what it is given beside the session that is made of it, for as long as the connection
+/// is open.
+pub(crate) fn run<S, T>(
+    mut stream: S,
+    talk: T,
+    bounds: Bounds,
+    draining: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     T: Talk,
 {
     let mut session = Session::new(talk, bounds, draining);
-    let mut input = BytesMut::new();
-    session.serve(&mut stream, &mut input).await;
-    drop(input);
-    session.line.inbox.close();
-    let rest = session.line.framing.out();
-    let left = timeout(FLUSH_WAIT, finish(&mut stream, rest)).await;
-    if matches!(left, Ok(Ok(()))) {
-        let _ = timeout(LINGER_WAIT, linger(&mut stream)).await;
+    async move {
+        let mut input = BytesMut::new();
+        session.serve(&mut stream, &mut input).await;
+        drop(input);
+        session.line.inbox.close();
+        let rest = session.line.framing.out();
+        let left = timeout(FLUSH_WAIT, finish(&mut stream, rest)).await;
+        if matches!(left, Ok(Ok(()))) {
+            let _ = timeout(LINGER_WAIT, linger(&mut stream)).await;
+        }
+        let Session { talk, line, .. } = session;
+        Box::pin(talk.ended(line)).await;
     }
-    let Session { talk, line, .. } = session;
-    talk.ended(line).await;
 }
 
 /// Reads what still comes, and forgets it: a socket that is closed with bytes unread resets, and the peer may then never
@@ -305,7 +315,7 @@ impl<T: Talk> Session<T> {
         });
         let inbox = self.line.inbox();
         let mut bell = std::pin::pin!(inbox.rung());
-        self.talk.opened(&mut self.line).await;
+        Box::pin(self.talk.opened(&mut self.line)).await;
         while !self.line.ending {
             if self.advance(input).await {
                 continue;
@@ -335,7 +345,7 @@ impl<T: Talk> Session<T> {
                 break;
             }
             let Some(told) = self.line.inbox.take() else { break };
-            self.talk.told(&mut self.line, told).await;
+            Box::pin(self.talk.told(&mut self.line, told)).await;
         }
         if self.leaves.is_some() {
             if self.line.pending() == 0 && self.line.works() == 0 {
@@ -347,7 +357,8 @@ impl<T: Talk> Session<T> {
             return false;
         }
         match self.line.framing.next(input) {
-            Ok(Some(Got::Frame(frame))) => self.talk.frame(&mut self.line, frame).await,
+            // In boxes, here and below: what is held while nothing happens does not grow with what can happen.
+            Ok(Some(Got::Frame(frame))) => Box::pin(self.talk.frame(&mut self.line, frame)).await,
             Ok(Some(Got::Sign)) => {}
             Ok(Some(Got::Close)) => self.line.ending = true,
             Ok(None) => return false,
@@ -413,7 +424,7 @@ impl<T: Talk> Session<T> {
             // Both are looked at in every round.
             Event::Answer | Event::Told => {}
             Event::Delivery(delivery) => self.deliveries(delivery).await,
-            Event::Work(done) => self.talk.done(&mut self.line, done).await,
+            Event::Work(done) => Box::pin(self.talk.done(&mut self.line, done)).await,
             Event::Time => self.tick().await,
             Event::Drain => self.leaves = Some(Instant::now() + self.bounds.drain),
         }
@@ -480,7 +491,7 @@ impl<T: Talk> Session<T> {
             self.line.framing.ping();
         }
         if self.talk.due().is_some_and(|due| due <= now) {
-            self.talk.tick(&mut self.line).await;
+            Box::pin(self.talk.tick(&mut self.line)).await;
         }
     }
 }

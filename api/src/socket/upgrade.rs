@@ -103,10 +103,15 @@ impl Upgrade {
         };
         let counted = Counted::new(&app);
         let draining = app.draining.clone();
+        // What the task is given stays a part of it, also what is moved on: so it is given no more than a box of it.
+        let given = Box::new((talk, bounds, draining));
         tokio::spawn(async move {
             match on_upgrade.await {
                 // In a box of its own: the future is otherwise there twice, where it is made and where it is awaited.
-                Ok(stream) => Box::pin(run(TokioIo::new(stream), talk, bounds, draining)).await,
+                Ok(stream) => {
+                    let (talk, bounds, draining) = *given;
+                    Box::pin(run(TokioIo::new(stream), talk, bounds, draining)).await;
+                }
                 Err(error) => tracing::debug!(front_end = "websocket", %error, "an upgrade failed"),
             }
             drop((counted, guest));
