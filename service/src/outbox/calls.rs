@@ -3,7 +3,7 @@
 use feedlog_core::event::Event;
 use feedlog_core::ids::Uid;
 use feedlog_core::read::Reader as _;
-use feedlog_storage::Direction;
+use feedlog_storage::{Direction, EngineError};
 
 use super::admin::Ask;
 use super::call::{Call, CarryError, What};
@@ -121,7 +121,11 @@ impl Worker {
             while next <= piece.last {
                 let max = usize::try_from(piece.last.0 - next.0 + 1).unwrap_or(usize::MAX);
                 let entries =
-                    engine.read(&piece.feed, next, piece.last, Direction::Forward, max, bytes_max)?;
+                    match engine.read(&piece.feed, next, piece.last, Direction::Forward, max, bytes_max) {
+                        // As damaged the next time: the call becomes a dead letter, and others go on.
+                        Err(EngineError::Damaged(_)) => return Ok(piece.clone()),
+                        read => read?,
+                    };
                 let Some(last) = entries.last() else { break };
                 next = last.seq.next();
                 weights.extend(entries.iter().map(|entry| (entry.seq, items_of(&entry.event))));

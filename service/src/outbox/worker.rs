@@ -59,7 +59,11 @@ pub(super) async fn run(
             return;
         }
         // After all that was under way is dropped.
-        worker.look_again().await;
+        tokio::select! {
+            biased;
+            () = ended(&mut end) => return,
+            () = worker.look_again() => {}
+        }
     }
 }
 
@@ -157,14 +161,16 @@ impl Worker {
         Ok(worker)
     }
 
-    /// What was interrupted may have written something, and not noted it.
+    /// What was interrupted may have written something, and not noted it: nothing goes on before that is known.
     async fn look_again(&self) {
-        let read = async {
-            self.desk.count_rows().await?;
-            self.load_parked().await
-        };
-        if let Err(error) = read.await {
+        loop {
+            let read = async {
+                self.desk.count_rows().await?;
+                self.load_parked().await
+            };
+            let Err(error) = read.await else { return };
             tracing::warn!(%error, endpoint = &*self.desk.endpoint.name, "the outbox could not look at its rows");
+            rest(UNAVAILABLE_WAIT).await;
         }
     }
 

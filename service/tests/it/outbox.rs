@@ -540,6 +540,30 @@ async fn nothing_is_told_before_it_is_durable() {
     assert_eq!(post.lines().len(), 1);
 }
 
+/// An entry that cannot be read makes a dead letter and holds up nobody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_data_is_given_up_and_the_rest_is_told() {
+    let post = Post::new();
+    let (store, engine) = open(config());
+    start(&store, outbox(vec![endpoint("e")]), &post).await;
+    let hurt = group(&store, "g", "ann", &["bob"]).await;
+    let whole = group(&store, "h", "ann", &["bob"]).await;
+    told(&store).await;
+    let maintenance = store.admin(&admin()).unwrap();
+    maintenance.outbox_pause("e", true).await.unwrap();
+    let ann = store.gate(user("ann"));
+    let first = say(&ann, &hurt, "one").await.seq;
+    say(&ann, &hurt, "two").await;
+    say(&ann, &whole, "three").await;
+    *engine.damaged.lock().unwrap() = Some((hurt, first));
+    maintenance.outbox_pause("e", false).await.unwrap();
+    let status = until_status(&store, |status| status.lag_commits == 0).await;
+    assert_eq!((status.dead, status.parked), (1, 0), "{status:?}");
+    assert_eq!(post.lines().len(), 1, "{:?}", post.lines());
+    let dead = maintenance.outbox_dead("e", None, 10).await.unwrap();
+    assert_eq!(&*dead[0].error, "stored data is damaged");
+}
+
 /// A store on a disk that outlives it.
 fn on(disk: &FaultyDisk, clock: &Clock) -> Store {
     let engine = disk.open(&OpenOptions::default()).unwrap().engine();

@@ -33,6 +33,8 @@ pub(crate) struct Gated {
     pub(crate) deadly: Mutex<Option<FeedId>>,
     /// The head that a feed still seems to have until `settle`.
     pub(crate) behind: Mutex<Option<(FeedId, Head)>>,
+    /// An entry that cannot be read.
+    pub(crate) damaged: Mutex<Option<(FeedId, SeqId)>>,
 }
 
 #[derive(Default)]
@@ -66,6 +68,7 @@ impl Gated {
             commits: AtomicUsize::new(0),
             deadly: Mutex::default(),
             behind: Mutex::default(),
+            damaged: Mutex::default(),
         })
     }
 
@@ -142,6 +145,12 @@ impl Engine for Gated {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, EngineError> {
+        if let Some((damaged, seq)) = &*self.damaged.lock().unwrap()
+            && damaged == feed
+            && (from..=to).contains(seq)
+        {
+            return Err(EngineError::Damaged("injected".into()));
+        }
         self.inner.read(feed, from, to, direction, entries_max, bytes_max)
     }
 
