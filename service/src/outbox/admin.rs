@@ -142,10 +142,9 @@ impl Worker {
                 true
             }
             Ask::Pause(on, reply) => {
-                let done = self.pause(on.then_some(StoredPause::Asked)).await;
-                let changed = done.is_ok();
-                let _ = reply.send(done.map_err(OutboxError::from));
-                changed
+                let _ = reply.send(self.pause(on.then_some(StoredPause::Asked)).await);
+                // Also when it failed: the place may be another now than the one that is worked on.
+                true
             }
             Ask::Replay(replay, reply) => {
                 let _ = reply.send(self.add_replay(replay).await);
@@ -173,24 +172,37 @@ impl Worker {
                 changed
             }
             Ask::DropBacklog(reply) => {
-                let newest = self.desk().office.engine.commit_no();
-                let place = self.place();
-                let skipped = newest.saturating_sub(place.cursor);
-                let next = StoredPlace { cursor: newest, upto: newest, named: None, ..place };
-                // What is parked lies behind the cursor: first, so that nothing is told after this answer.
-                let parked = self.drop_rows(parked_prefix(&self.desk().endpoint.name), None).await;
-                let done = match parked {
-                    Ok(_) => self.try_write(next).await.map(|()| skipped).map_err(OutboxError::from),
-                    Err(error) => Err(error),
-                };
-                let _ = reply.send(done);
+                let _ = reply.send(self.drop_backlog().await);
                 true
             }
         }
     }
 
-    async fn pause(&self, paused: Option<StoredPause>) -> Result<(), SubmitError> {
-        self.try_write(StoredPlace { paused, ..self.place() }).await
+    async fn pause(&self, paused: Option<StoredPause>) -> Result<(), OutboxError> {
+        self.catch_up().await?;
+        Ok(self.try_write(StoredPlace { paused, ..self.place() }).await?)
+    }
+
+    async fn drop_backlog(&self) -> Result<u64, OutboxError> {
+        self.catch_up().await?;
+        let newest = self.desk().office.engine.commit_no();
+        let place = self.place();
+        let skipped = newest.saturating_sub(place.cursor);
+        // What is parked lies behind the cursor: first, so that nothing is told after the answer.
+        self.drop_rows(parked_prefix(&self.desk().endpoint.name), None).await?;
+        self.try_write(StoredPlace { cursor: newest, upto: newest, named: None, ..place }).await?;
+        Ok(skipped)
+    }
+
+    /// What is under way may have handed over a place that is not noted here yet: takes up the stored one.
+    async fn catch_up(&self) -> Result<(), OutboxError> {
+        let Desk { office, endpoint, .. } = &**self.desk();
+        // Writes are done in the order in which they were handed over: behind this one, which removes nothing, lie none.
+        office.shelf.put(vec![(barrier_key(&endpoint.name), None)]).await?;
+        if let Some(bytes) = office.shelf.get(&place_key(&endpoint.name)).await? {
+            self.written(decode(&bytes)?);
+        }
+        Ok(())
     }
 
     async fn add_replay(&self, replay: Replay) -> Result<u64, OutboxError> {

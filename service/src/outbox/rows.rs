@@ -120,6 +120,11 @@ pub(super) fn place_key(endpoint: &str) -> Vec<u8> {
     [b"e", endpoint.as_bytes()].concat()
 }
 
+/// No row is ever here: removing it waits for all writes before.
+pub(super) fn barrier_key(endpoint: &str) -> Vec<u8> {
+    [b"b", endpoint.as_bytes()].concat()
+}
+
 /// All parked feeds of an endpoint begin like this.
 pub(super) fn parked_prefix(endpoint: &str) -> Vec<u8> {
     [b"p", endpoint.as_bytes(), &[0]].concat()
