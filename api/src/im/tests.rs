@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, Draft, Principal, Scopes};
-use feedlog_core::event::{MessageKind, Scope};
+use feedlog_core::event::MessageKind;
 use feedlog_core::ids::{ClientMsgId, FeedId, SeqId, Uid};
 use feedlog_service::auth::AuthConfig;
 use feedlog_service::clock::{Clock, ManualClock};
@@ -240,23 +240,9 @@ async fn a_push_is_as_on_the_page_and_wraps_what_other_wires_sent() {
         ("image/png", b"\xff\x00", json!({"base64": "/wA="})),
         ("application/json", b"{broken", json!("{broken")),
     ] {
-        let draft = Draft {
-            kind: MessageKind::Custom,
-            content_type: content_type.into(),
-            payload: Bytes::from_static(bytes),
-            client_msg_id: Some(ClientMsgId::parse(content_type).unwrap()),
-            scope: Scope::Sender,
-            reply_to: None,
-            mentions: Vec::new(),
-            to_reply: None,
-            seen_seq: None,
-            sent_ms: None,
-            expires_ms: None,
-            auto: false,
-            expect_head: None,
-            create: None,
-            carried: Bytes::new(),
-        };
+        let client_msg_id = Some(ClientMsgId::parse(content_type).unwrap());
+        let payload = Bytes::from_static(bytes);
+        let draft = Draft { client_msg_id, ..Draft::new(MessageKind::Custom, content_type.into(), payload) };
         let command = Command { feed: feed.clone(), action: Action::SendMessage(Box::new(draft)) };
         let seq = gate.submit(command).await.unwrap().done().seq;
         let view = gate.entry(&feed, seq).await.unwrap();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use feedlog_core::command::{Action, Command, CreateFeed, Draft, Principal, RecallTarget, Scopes};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
 use feedlog_core::ids::{FeedId, SeqId, Uid};
 use feedlog_service::auth::AuthConfig;
 use feedlog_service::clock::Clock;
@@ -74,23 +74,8 @@ impl World {
         content_type: &str,
         body: &[u8],
     ) -> SeqId {
-        let draft = Draft {
-            kind,
-            content_type: content_type.into(),
-            payload: Bytes::copy_from_slice(body),
-            client_msg_id: None,
-            scope: Scope::Sender,
-            reply_to: None,
-            mentions: Vec::new(),
-            to_reply: Some(true),
-            seen_seq: None,
-            sent_ms: None,
-            expires_ms: None,
-            auto: false,
-            expect_head: None,
-            create: None,
-            carried: Bytes::new(),
-        };
+        let payload = Bytes::copy_from_slice(body);
+        let draft = Draft { to_reply: Some(true), ..Draft::new(kind, content_type.into(), payload) };
         self.act(who, feed, Action::SendMessage(Box::new(draft))).await
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use feedlog_core::command::{Action, Command, CreateFeed, Draft, Principal, Scopes};
-use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind, Scope};
+use feedlog_core::event::{FeedKind, HistoryMode, JoinMode, MessageKind};
 use feedlog_core::ids::{FeedId, SeqId, Uid};
 use feedlog_core::views::{HistoryQuery, View};
 use feedlog_service::auth::AuthConfig;
@@ -111,23 +111,8 @@ impl World {
             .await
             .is_err()
             .then(|| CreateFeed::new(FeedKind::Open));
-        let draft = Draft {
-            kind: MessageKind::Text,
-            content_type: content_type.into(),
-            payload: Bytes::copy_from_slice(text.as_bytes()),
-            client_msg_id: None,
-            scope: Scope::Sender,
-            reply_to: None,
-            mentions: Vec::new(),
-            to_reply: None,
-            seen_seq: None,
-            sent_ms: None,
-            expires_ms: None,
-            auto: false,
-            expect_head: None,
-            create,
-            carried: Bytes::new(),
-        };
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        let draft = Draft { create, ..Draft::new(MessageKind::Text, content_type.into(), payload) };
         let feed = FeedId::parse(feed).unwrap();
         let command = Command { feed, action: Action::SendMessage(Box::new(draft)) };
         self.gate(uid).submit(command).await.unwrap().done().seq
